@@ -1,0 +1,17 @@
+//! Compiles the wire definitions in pure Rust (protox): no `protoc` binary is needed.
+
+use std::error::Error;
+
+const SHIM: [&str; 3] = ["shim/task.proto", "shim/ttrpc.proto", "shim/container.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=cri");
+    println!("cargo:rerun-if-changed=shim");
+    let shim = protox::compile(SHIM, ["shim"])?;
+    prost_build::Config::new().compile_fds(shim)?;
+    if std::env::var_os("CARGO_FEATURE_CRI").is_some() {
+        let cri = protox::compile(["cri/v1.proto"], ["cri"])?;
+        tonic_prost_build::configure().generate_default_stubs(true).compile_fds(cri)?;
+    }
+    Ok(())
+}

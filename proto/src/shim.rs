@@ -1,0 +1,37 @@
+//! The messages of a shim's socket: ttrpc's frames, containerd's Task service, and Wherry's own extras.
+
+/// Mounts (`containerd.types`).
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::use_self)]
+pub mod types {
+    include!(concat!(env!("OUT_DIR"), "/containerd.types.rs"));
+}
+
+/// States of tasks and processes (`containerd.v1.types`).
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::use_self)]
+pub mod v1 {
+    #[allow(missing_docs, clippy::all, clippy::pedantic)]
+    pub mod types {
+        include!(concat!(env!("OUT_DIR"), "/containerd.v1.types.rs"));
+    }
+}
+
+/// containerd's Task service (`containerd.task.v2`).
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::use_self)]
+pub mod task {
+    #[allow(missing_docs, clippy::all, clippy::pedantic)]
+    pub mod v2 {
+        include!(concat!(env!("OUT_DIR"), "/containerd.task.v2.rs"));
+    }
+}
+
+/// The frames' content (`ttrpc`).
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::use_self)]
+pub mod ttrpc {
+    include!(concat!(env!("OUT_DIR"), "/ttrpc.rs"));
+}
+
+/// What CRI needs beyond the Task service (`wherry.shim.v1`).
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::use_self)]
+pub mod container {
+    include!(concat!(env!("OUT_DIR"), "/wherry.shim.v1.rs"));
+}

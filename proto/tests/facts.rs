@@ -1,0 +1,132 @@
+//! Holds the compiled descriptors against the wire facts, row by row and in both directions.
+
+use std::collections::BTreeSet;
+
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+
+/// Rows as the fact files have them, without a trailing empty label.
+fn described(set: &FileDescriptorSet, package: &str) -> BTreeSet<String> {
+    let mut rows = BTreeSet::new();
+    for file in set.file.iter().filter(|file| file.package() == package) {
+        for service in &file.service {
+            for method in &service.method {
+                let stream = if method.server_streaming() { "stream " } else { "" };
+                rows.insert(format!(
+                    "rpc\t{}\t{}\t{}\t{stream}{}",
+                    service.name(),
+                    method.name(),
+                    local(method.input_type(), package),
+                    local(method.output_type(), package),
+                ));
+            }
+        }
+        for message in &file.message_type {
+            describe_message(message, package, &mut rows);
+        }
+        for enumeration in &file.enum_type {
+            describe_enum(enumeration, "", &mut rows);
+        }
+    }
+    rows
+}
+
+fn describe_message(message: &DescriptorProto, package: &str, rows: &mut BTreeSet<String>) {
+    let name = message.name();
+    if message.field.is_empty() {
+        rows.insert(format!("message\t{name}"));
+    }
+    for field in &message.field {
+        let (kind, label) = kind_and_label(field, message, package);
+        let mut row =
+            format!("field\t{name}\t{}\t{}\t{kind}\t{label}", field.number(), field.name());
+        if field.options.as_ref().is_some_and(|options| options.deprecated()) {
+            row.push_str("\tdeprecated");
+        }
+        rows.insert(row.trim_end().to_owned());
+    }
+    for enumeration in &message.enum_type {
+        describe_enum(enumeration, &format!("{name}."), rows);
+    }
+}
+
+fn describe_enum(enumeration: &EnumDescriptorProto, prefix: &str, rows: &mut BTreeSet<String>) {
+    for value in &enumeration.value {
+        rows.insert(format!(
+            "enum\t{prefix}{}\t{}\t{}",
+            enumeration.name(),
+            value.number(),
+            value.name()
+        ));
+    }
+}
+
+fn kind_and_label(
+    field: &FieldDescriptorProto,
+    message: &DescriptorProto,
+    package: &str,
+) -> (String, &'static str) {
+    let repeated = field.label() == Label::Repeated;
+    let map = message.nested_type.iter().find(|nested| {
+        nested.options.as_ref().is_some_and(|options| options.map_entry())
+            && field.type_name().ends_with(&format!(".{}", nested.name()))
+    });
+    if let Some(entry) = map {
+        let part = |at: usize| kind(&entry.field[at], package);
+        return (format!("map<{},{}>", part(0), part(1)), "");
+    }
+    (kind(field, package), if repeated { "repeated" } else { "" })
+}
+
+fn kind(field: &FieldDescriptorProto, package: &str) -> String {
+    match field.r#type() {
+        Type::Message | Type::Enum => local(field.type_name(), package),
+        other => other.as_str_name().trim_start_matches("TYPE_").to_lowercase(),
+    }
+}
+
+fn local(name: &str, package: &str) -> String {
+    let name = name.trim_start_matches('.');
+    name.strip_prefix(&format!("{package}.")).unwrap_or(name).to_owned()
+}
+
+fn facts(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with("reserved"))
+        .map(|line| line.trim_end().to_owned())
+        .collect()
+}
+
+/// The rows below the heading of one package.
+fn section<'a>(text: &'a str, package: &str) -> &'a str {
+    let heading = format!(": package {package},");
+    let at = text.find(&heading).expect("the facts have the package");
+    let body = &text[at..][text[at..].find('\n').unwrap() + 1..];
+    &body[..body.find("\n# ").unwrap_or(body.len())]
+}
+
+#[track_caller]
+fn assert_same(described: &BTreeSet<String>, facts: &BTreeSet<String>) {
+    let missing: Vec<_> = facts.difference(described).collect();
+    let invented: Vec<_> = described.difference(facts).collect();
+    assert!(missing.is_empty() && invented.is_empty(), "missing {missing:#?} invented {invented:#?}");
+}
+
+#[test]
+fn the_cri_definition_has_every_row_of_the_facts_and_no_other() {
+    let set = protox::compile(["cri/v1.proto"], ["cri"]).unwrap();
+    let facts = facts(include_str!("../facts/cri-v1.tsv"));
+    assert_eq!(facts.iter().filter(|row| row.starts_with("rpc")).count(), 43);
+    assert_same(&described(&set, "runtime.v1"), &facts);
+}
+
+#[test]
+fn the_task_service_has_every_row_of_the_facts_and_no_other() {
+    let set = protox::compile(["shim/task.proto"], ["shim"]).unwrap();
+    let text = include_str!("../facts/shim-api.tsv");
+    for package in ["containerd.v1.types", "containerd.task.v2"] {
+        assert_same(&described(&set, package), &facts(section(text, package)));
+    }
+    let mounts = described(&set, "containerd.types");
+    assert_same(&mounts, &facts(section(text, "containerd.types")));
+}
