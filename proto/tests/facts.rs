@@ -101,7 +101,7 @@ fn facts(text: &str) -> BTreeSet<String> {
 fn section<'a>(text: &'a str, package: &str) -> &'a str {
     let heading = format!(": package {package},");
     let at = text.find(&heading).expect("the facts have the package");
-    let body = &text[at..][text[at..].find('\n').unwrap() + 1..];
+    let body = &text[at..][text[at..].find('\n').expect("the heading is a line") + 1..];
     &body[..body.find("\n# ").unwrap_or(body.len())]
 }
 
@@ -109,7 +109,10 @@ fn section<'a>(text: &'a str, package: &str) -> &'a str {
 fn assert_same(described: &BTreeSet<String>, facts: &BTreeSet<String>) {
     let missing: Vec<_> = facts.difference(described).collect();
     let invented: Vec<_> = described.difference(facts).collect();
-    assert!(missing.is_empty() && invented.is_empty(), "missing {missing:#?} invented {invented:#?}");
+    assert!(
+        missing.is_empty() && invented.is_empty(),
+        "missing {missing:#?} invented {invented:#?}"
+    );
 }
 
 #[test]

@@ -1,0 +1,335 @@
+//! CreateContainer: a chain of steps, each consuming the last, each registering its own undo.
+//!
+//! ```text
+//!   Draft ──furnish──► Furnished ──launch──► Launched ──commit──► CREATED
+//!     │ id, pod, image    │ root file system,   │ shim, process      record, index, watch
+//!     │                   │ spec, bundle        │ at its barrier
+//! ```
+//!
+//! The bundle's folder is the intent: recovery takes back every bundle that has no record.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use image::Image;
+use proto::cri;
+use shim::{Bundle, CreateOptions, Created, Shim, UserRequest};
+use snapshotter::{Rootfs, RootfsKey};
+
+use super::config::ContainerConfig;
+use super::security::PidView;
+use super::state::State;
+use super::{Container, Record, folder, prepare, record_path, watch};
+use crate::clock::Nanos;
+use crate::error::Error;
+use crate::id::ContainerId;
+use crate::record;
+use crate::runtime::{Runtime, fingerprint, remove_folder};
+use crate::sandbox::Sandbox;
+use crate::signal::Signal;
+use crate::spec::{self, PidNamespace};
+use crate::undo::Undo;
+
+/// Creates a container, or joins the call that is creating it.
+///
+/// # Errors
+/// Everything that was made is taken back.
+pub async fn create(
+    runtime: &Arc<Runtime>,
+    request: cri::CreateContainerRequest,
+) -> Result<ContainerId, Error> {
+    let config = ContainerConfig::parse(request.config.unwrap_or_default())?;
+    let sandbox = runtime.sandboxes.find(&request.pod_sandbox_id)?;
+    let key = (sandbox.id().clone(), config.metadata.clone());
+    let work = make(Arc::clone(runtime), sandbox, config.clone());
+    runtime.creates.join(key, fingerprint(&config), work).await
+}
+
+async fn make(
+    runtime: Arc<Runtime>,
+    sandbox: Arc<Sandbox>,
+    config: ContainerConfig,
+) -> Result<ContainerId, Error> {
+    let known = runtime.containers_of(sandbox.id());
+    let same = known.iter().find(|known| known.record.config.metadata == config.metadata);
+    if let Some(container) = same {
+        return repeated(container, &config);
+    }
+    let mut undo = Undo::default();
+    match chain(runtime, sandbox, config, &mut undo).await {
+        Ok(id) => {
+            undo.commit();
+            Ok(id)
+        }
+        Err(error) => {
+            undo.run().await;
+            Err(error)
+        }
+    }
+}
+
+/// The answer to a retry whose first call has succeeded meanwhile.
+fn repeated(container: &Container, config: &ContainerConfig) -> Result<ContainerId, Error> {
+    if container.record.config == *config && matches!(*container.state.borrow(), State::Created) {
+        return Ok(container.id().clone());
+    }
+    Err(Error::Conflict {
+        operation: format!("create container {}", config.metadata.name),
+        reason: format!("{} has its name and attempt; remove it first", container.id()),
+    })
+}
+
+async fn chain(
+    runtime: Arc<Runtime>,
+    sandbox: Arc<Sandbox>,
+    config: ContainerConfig,
+    undo: &mut Undo,
+) -> Result<ContainerId, Error> {
+    let draft = Draft::new(runtime, sandbox, config)?;
+    let furnished = draft.furnish(undo).await?;
+    let launched = furnished.launch(undo).await?;
+    launched.commit(undo).await
+}
+
+/// A container with a name, a pod and an image.
+struct Draft {
+    runtime: Arc<Runtime>,
+    sandbox: Arc<Sandbox>,
+    id: ContainerId,
+    config: ContainerConfig,
+    image: Arc<Image>,
+    stop_signal: Signal,
+    pid_namespace: PidNamespace,
+    log: Option<PathBuf>,
+}
+
+impl Draft {
+    fn new(
+        runtime: Arc<Runtime>,
+        sandbox: Arc<Sandbox>,
+        config: ContainerConfig,
+    ) -> Result<Self, Error> {
+        let operation = || format!("create container {}", config.metadata.name);
+        let pod = &sandbox.record.config;
+        if !sandbox.state().is_ready() {
+            let reason = format!("sandbox {} is not ready", sandbox.id());
+            return Err(Error::Refused { operation: operation(), reason });
+        }
+        if config.security.privileged && !pod.privileged {
+            let reason = "a privileged container wants a privileged sandbox".into();
+            return Err(Error::Invalid { operation: operation(), reason });
+        }
+        let name = &config.image.image;
+        let image = runtime
+            .images
+            .find(name)
+            .ok_or_else(|| Error::NotFound { object: format!("image {name:?}") })?;
+        let stop_signal = prepare::stop_signal(&config, &image)?;
+        let pid_namespace = pid_namespace(&runtime, &sandbox, &config)?;
+        let log = prepare::log_file(pod, &config);
+        let id =
+            ContainerId::draw().map_err(|source| Error::Io { operation: operation(), source })?;
+        Ok(Self { runtime, sandbox, id, config, image, stop_signal, pid_namespace, log })
+    }
+
+    fn operation(&self, verb: &str) -> String {
+        format!("{verb} container {} ({})", self.config.metadata.name, &self.id.as_str()[..12])
+    }
+
+    /// Makes the root file system and the bundle.
+    async fn furnish(self, undo: &mut Undo) -> Result<Furnished, Error> {
+        let key = rootfs_key(&self.id)?;
+        undo.push("release the container's root file system", {
+            let (snapshots, key) = (Arc::clone(&self.runtime.snapshots), key.clone());
+            async move {
+                let released = tokio::task::spawn_blocking(move || snapshots.release(&key)).await;
+                released.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+            }
+        });
+        let bundle_dir = self.runtime.bundle_dir(&self.id);
+        undo.push("remove the container's bundle", async move {
+            record::blocking("remove a bundle", move || remove_folder(&bundle_dir))
+                .await
+                .map_err(|error| error.sentence())
+        });
+        let operation = self.operation("furnish");
+        record::blocking(&operation, move || self.furnish_now(&key)).await
+    }
+
+    /// What of furnishing blocks on file systems.
+    fn furnish_now(self, key: &RootfsKey) -> Result<Furnished, Error> {
+        let mut config = self.config.clone();
+        prepare::mount_sources(&mut config)?;
+        let devices = prepare::devices(&config)?;
+        prepare::log_folder(self.log.as_deref())?;
+        let pod = self.runtime.pod_paths(self.sandbox.id());
+        let spec = spec::build(&spec::Inputs {
+            id: &self.id,
+            config: &config,
+            image: &self.image.config,
+            sandbox_id: self.sandbox.id(),
+            sandbox: &self.sandbox.record.config,
+            pod: &pod,
+            pid_namespace: self.pid_namespace.clone(),
+            devices: &devices,
+        })?;
+        let rootfs = self.runtime.snapshots.prepare(key, self.image.layers.last());
+        let rootfs = rootfs.map_err(|source| Error::Snapshot {
+            operation: self.operation("prepare the root file system of"),
+            source,
+        })?;
+        let bundle = Bundle::create(&self.runtime.bundle_dir(&self.id), &spec);
+        let bundle = bundle.map_err(|source| Error::Io {
+            operation: self.operation("make the bundle of"),
+            source: std::io::Error::other(source),
+        })?;
+        Ok(Furnished { draft: self, rootfs, bundle })
+    }
+}
+
+/// A container with a root file system and a bundle.
+struct Furnished {
+    draft: Draft,
+    rootfs: Rootfs,
+    bundle: Bundle,
+}
+
+impl Furnished {
+    /// Starts the shim, which prepares the process up to its barrier.
+    async fn launch(self, undo: &mut Undo) -> Result<Launched, Error> {
+        let Self { draft, rootfs, bundle } = self;
+        let launched = draft.runtime.launcher.launch(&bundle).await;
+        let shim = launched.map_err(|source| Error::Shim {
+            operation: draft.operation("launch the shim of"),
+            source,
+        })?;
+        undo.push("dismiss the container's shim", {
+            let shim = shim.clone();
+            async move { watch::dismiss(&shim).await.map_err(|error| error.to_string()) }
+        });
+        let created = shim.create(options(&draft, &rootfs)).await;
+        let created = created
+            .map_err(|source| Error::Shim { operation: draft.operation("create"), source })?;
+        Ok(Launched { draft, shim, created })
+    }
+}
+
+fn options(draft: &Draft, rootfs: &Rootfs) -> CreateOptions {
+    let run_as = &draft.config.security.run_as;
+    let mount = rootfs.mount();
+    CreateOptions {
+        rootfs: vec![shim::Mount {
+            kind: mount.kind,
+            source: mount.source,
+            options: mount.options,
+        }],
+        log: draft.log.clone(),
+        user: UserRequest {
+            user: run_as.user.clone().unwrap_or_else(|| draft.image.config.user.clone()),
+            group: run_as.group,
+            supplemental: run_as.supplemental.clone(),
+            strict: run_as.strict,
+        },
+        terminal: draft.config.tty,
+        stdin: draft.config.stdin,
+    }
+}
+
+/// A container whose process waits at its barrier.
+struct Launched {
+    draft: Draft,
+    shim: Shim,
+    created: Created,
+}
+
+impl Launched {
+    /// Makes the container known, unless its pod was stopped meanwhile.
+    async fn commit(self, undo: &mut Undo) -> Result<ContainerId, Error> {
+        let Self { draft, shim, created } = self;
+        let refused = draft.operation("create");
+        let record = Record {
+            id: draft.id,
+            sandbox: draft.sandbox.id().clone(),
+            config: draft.config,
+            image_id: draft.image.id.to_string(),
+            image_ref: prepare::image_ref(&draft.image),
+            created_at: Nanos::now(),
+            stop_signal: draft.stop_signal,
+            log: draft.log,
+            user: created.user.into(),
+            pid: created.pid,
+        };
+        let folder = folder(draft.runtime.root(), &record.id);
+        undo.push("remove the container's record", {
+            let folder = folder.clone();
+            async move {
+                record::blocking("remove a record", move || remove_folder(&folder))
+                    .await
+                    .map_err(|error| error.sentence())
+            }
+        });
+        write_record(folder, record.clone()).await?;
+        let id = record.id.clone();
+        let container = Arc::new(Container::alive(record, State::Created, shim));
+        // Under the sandbox's lock, so that a stop either sees the container or has been seen.
+        let welcome = draft.sandbox.change(|state| {
+            let ready = state.is_ready();
+            if ready {
+                draft.runtime.containers.insert(id.as_str(), Arc::clone(&container));
+            }
+            ready
+        });
+        if !welcome {
+            let reason = "its sandbox was stopped meanwhile".into();
+            return Err(Error::Refused { operation: refused, reason });
+        }
+        watch::spawn(&draft.runtime, container);
+        Ok(id)
+    }
+}
+
+async fn write_record(folder: PathBuf, container: Record) -> Result<(), Error> {
+    record::blocking("write a record", move || {
+        std::fs::create_dir_all(&folder).map_err(|source| Error::Io {
+            operation: format!("make {}", folder.display()),
+            source,
+        })?;
+        record::write(&record_path(&folder), &container)
+    })
+    .await
+}
+
+/// The snapshotter's name for a container's root file system.
+///
+/// # Errors
+/// None in practice: every id is such a name.
+pub fn rootfs_key(id: &ContainerId) -> Result<RootfsKey, Error> {
+    RootfsKey::parse(id.as_str()).map_err(|source| Error::Snapshot {
+        operation: format!("name the root file system of {id}"),
+        source,
+    })
+}
+
+fn pid_namespace(
+    runtime: &Runtime,
+    sandbox: &Sandbox,
+    config: &ContainerConfig,
+) -> Result<PidNamespace, Error> {
+    let view = &config.security.pid;
+    if let Some(namespace) = spec::pid_namespace(view, &runtime.pod_paths(sandbox.id())) {
+        return Ok(namespace);
+    }
+    let PidView::Target(target) = view else { return Ok(PidNamespace::New) };
+    let refused = |reason: String| Error::Invalid {
+        operation: format!("create container {}", config.metadata.name),
+        reason,
+    };
+    let target = runtime.containers.find(target.as_str())?;
+    if &target.record.sandbox != sandbox.id() {
+        return Err(refused(format!("{} is in another pod", target.name())));
+    }
+    if !matches!(*target.state.borrow(), State::Running { .. }) {
+        return Err(refused(format!("{} does not run", target.name())));
+    }
+    Ok(PidNamespace::Join(PathBuf::from(format!("/proc/{}/ns/pid", target.record.pid))))
+}

@@ -1,0 +1,149 @@
+//! Containers: one shim each, which owns everything of the container that lives in the kernel.
+
+pub mod config;
+pub mod create;
+pub mod exec_sync;
+pub mod list;
+pub mod prepare;
+pub mod remove;
+pub mod security;
+pub mod start;
+pub mod state;
+pub mod status;
+pub mod stop;
+pub mod watch;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shim::{ResolvedUser, Shim};
+use tokio::sync::watch as channel;
+
+use crate::clock::Nanos;
+use crate::id::{ContainerId, SandboxId};
+use crate::signal::Signal;
+use config::ContainerConfig;
+use state::State;
+
+/// Whom a container's first process runs as.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+impl From<ResolvedUser> for User {
+    fn from(user: ResolvedUser) -> Self {
+        Self { uid: user.uid, gid: user.gid, groups: user.groups }
+    }
+}
+
+/// What is written down of a container for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its name here.
+    pub id: ContainerId,
+    /// Its pod.
+    pub sandbox: SandboxId,
+    /// What the kubelet wants of it.
+    pub config: ContainerConfig,
+    /// Its image's id.
+    pub image_id: String,
+    /// Its image by repository and digest.
+    pub image_ref: String,
+    /// When it was made.
+    pub created_at: Nanos,
+    /// What stops it.
+    pub stop_signal: Signal,
+    /// Its log file.
+    pub log: Option<PathBuf>,
+    /// Whom it runs as.
+    pub user: User,
+    /// Its first process, as the host counts.
+    pub pid: u32,
+}
+
+/// A container that exists.
+#[derive(Debug)]
+pub struct Container {
+    /// What never changes.
+    pub record: Record,
+    /// Where it is in its life, for whoever looks and whoever waits.
+    pub state: channel::Sender<State>,
+    /// Whether its shim has been dismissed and nothing of it is left in the kernel.
+    pub dismissed: channel::Sender<bool>,
+    /// Its shim, as long as there is one.
+    pub shim: Option<Shim>,
+    /// Whether the stop signal has been sent.
+    pub asked: channel::Sender<bool>,
+    /// Held by a start until it knows whether the process runs, and by who writes the end into the state.
+    pub turn: tokio::sync::Mutex<()>,
+    /// Held by the one who removes it.
+    pub removal: tokio::sync::Mutex<()>,
+}
+
+impl Container {
+    /// A container with a live shim.
+    #[must_use]
+    pub fn alive(record: Record, state: State, shim: Shim) -> Self {
+        Self::new(record, state, Some(shim))
+    }
+
+    /// A container that has ended and has no shim any more.
+    #[must_use]
+    pub fn past(record: Record, ended: state::Ended) -> Self {
+        Self::new(record, State::Exited(ended), None)
+    }
+
+    fn new(record: Record, state: State, shim: Option<Shim>) -> Self {
+        Self {
+            record,
+            state: channel::Sender::new(state),
+            dismissed: channel::Sender::new(shim.is_none()),
+            shim,
+            asked: channel::Sender::new(false),
+            turn: tokio::sync::Mutex::default(),
+            removal: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &ContainerId {
+        &self.record.id
+    }
+
+    /// The container as messages name it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("container {} ({})", self.record.config.metadata.name, &self.id().as_str()[..12])
+    }
+}
+
+/// The durable folder of a container below the daemon's root.
+#[must_use]
+pub fn folder(root: &Path, id: &ContainerId) -> PathBuf {
+    root.join("containers").join(id.as_str())
+}
+
+/// The record in a container's durable folder.
+#[must_use]
+pub fn record_path(folder: &Path) -> PathBuf {
+    folder.join("record.json")
+}
+
+/// How the container ended, in its durable folder.
+#[must_use]
+pub fn ended_path(folder: &Path) -> PathBuf {
+    folder.join("ended.json")
+}
+
+/// The bundle of a container below the daemon's volatile folder.
+#[must_use]
+pub fn bundle_dir(state: &Path, id: &str) -> PathBuf {
+    state.join("containers").join(id)
+}

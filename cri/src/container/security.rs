@@ -1,0 +1,226 @@
+//! What a container may do: its security context, parsed.
+
+use std::path::{Path, PathBuf};
+
+use proto::cri;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::grammar;
+use crate::id::ContainerId;
+
+/// Whose processes a container sees.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PidView {
+    /// All of the pod's.
+    Pod,
+    /// Its own.
+    Container,
+    /// All of the node's.
+    Node,
+    /// Those of another container of the pod.
+    Target(ContainerId),
+}
+
+/// Capabilities to add to and drop from the default set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CapabilityChange {
+    /// Names with or without `CAP_`, or `ALL`.
+    pub add: Vec<String>,
+    /// Names with or without `CAP_`, or `ALL`; applied after `add`.
+    pub drop: Vec<String>,
+    /// Names for the ambient set.
+    pub ambient: Vec<String>,
+}
+
+/// Whom the process runs as; what is absent is the image's choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RunAs {
+    /// A name or a number; wins over the image's user.
+    pub user: Option<String>,
+    /// Wins over the group that the user leads to.
+    pub group: Option<u32>,
+    /// More groups.
+    pub supplemental: Vec<u32>,
+    /// Whether the image's own memberships count for nothing.
+    pub strict: bool,
+}
+
+/// A container's security context.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Security {
+    /// All capabilities, all devices, nothing masked.
+    pub privileged: bool,
+    /// Changes to the default capabilities.
+    pub capabilities: CapabilityChange,
+    /// The process namespace.
+    pub pid: PidView,
+    /// The user.
+    pub run_as: RunAs,
+    /// Whether the root file system is read-only.
+    pub readonly_rootfs: bool,
+    /// Whether execve(2) can give new rights.
+    pub no_new_privs: bool,
+    /// Hidden paths: the whole list, an empty one hides nothing.
+    pub masked_paths: Vec<PathBuf>,
+    /// Read-only paths: the whole list.
+    pub readonly_paths: Vec<PathBuf>,
+}
+
+impl Security {
+    /// Parses the wire's form.
+    ///
+    /// # Errors
+    /// `Invalid` names the field; `Unsupported` what would be a hole if it were ignored.
+    pub fn parse(wire: cri::LinuxContainerSecurityContext, about: &str) -> Result<Self, Error> {
+        let invalid = |reason: String| Error::Invalid { operation: about.to_owned(), reason };
+        refuse_profiles(&wire, about)?;
+        let paths = |paths: &[String]| {
+            paths
+                .iter()
+                .map(|path| grammar::absolute(path))
+                .collect::<Result<_, _>>()
+                .map_err(invalid)
+        };
+        let capabilities = wire.capabilities.clone().unwrap_or_default();
+        Ok(Self {
+            privileged: wire.privileged,
+            pid: parse_pid(wire.namespace_options.as_ref()).map_err(invalid)?,
+            run_as: parse_user(&wire).map_err(invalid)?,
+            readonly_rootfs: wire.readonly_rootfs,
+            no_new_privs: wire.no_new_privs,
+            masked_paths: paths(&wire.masked_paths)?,
+            readonly_paths: paths(&wire.readonly_paths)?,
+            capabilities: CapabilityChange {
+                add: capabilities.add_capabilities,
+                drop: capabilities.drop_capabilities,
+                ambient: capabilities.add_ambient_capabilities,
+            },
+        })
+    }
+}
+
+/// A profile that is asked for and not applied would be a hole.
+fn refuse_profiles(wire: &cri::LinuxContainerSecurityContext, about: &str) -> Result<(), Error> {
+    use cri::security_profile::ProfileType;
+    let unsupported =
+        |what: &str| Error::Unsupported { operation: about.to_owned(), what: what.into() };
+    if wire.privileged {
+        return Ok(());
+    }
+    let confined = |profile: &Option<cri::SecurityProfile>| {
+        profile.as_ref().is_some_and(|profile| profile.profile_type() != ProfileType::Unconfined)
+    };
+    let legacy = !matches!(wire.seccomp_profile_path_text(), "" | "unconfined");
+    if confined(&wire.seccomp) || (wire.seccomp.is_none() && legacy) {
+        return Err(unsupported("a seccomp profile"));
+    }
+    let localhost = wire
+        .apparmor
+        .as_ref()
+        .is_some_and(|profile| profile.profile_type() == ProfileType::Localhost);
+    if localhost
+        || (confined(&wire.apparmor) && Path::new("/sys/kernel/security/apparmor").exists())
+    {
+        return Err(unsupported("an AppArmor profile"));
+    }
+    Ok(())
+}
+
+/// The deprecated field, which old kubelets still fill in.
+trait LegacySeccomp {
+    fn seccomp_profile_path_text(&self) -> &str;
+}
+
+impl LegacySeccomp for cri::LinuxContainerSecurityContext {
+    #[allow(deprecated)]
+    fn seccomp_profile_path_text(&self) -> &str {
+        &self.seccomp_profile_path
+    }
+}
+
+fn parse_pid(options: Option<&cri::NamespaceOption>) -> Result<PidView, String> {
+    let Some(options) = options else { return Ok(PidView::Pod) };
+    match options.pid() {
+        cri::NamespaceMode::Pod => Ok(PidView::Pod),
+        cri::NamespaceMode::Container => Ok(PidView::Container),
+        cri::NamespaceMode::Node => Ok(PidView::Node),
+        cri::NamespaceMode::Target => options
+            .target_id
+            .parse()
+            .map(PidView::Target)
+            .map_err(|error| format!("target container of the pid namespace: {error}")),
+    }
+}
+
+fn parse_user(wire: &cri::LinuxContainerSecurityContext) -> Result<RunAs, String> {
+    let number = |what: &str, value: i64| {
+        u32::try_from(value)
+            .ok()
+            .filter(|value| i32::try_from(*value).is_ok())
+            .ok_or_else(|| format!("{what} {value} is not between 0 and {}", i32::MAX))
+    };
+    let uid =
+        wire.run_as_user.as_ref().map(|user| number("run_as_user", user.value)).transpose()?;
+    let group =
+        wire.run_as_group.as_ref().map(|group| number("run_as_group", group.value)).transpose()?;
+    let name = &wire.run_as_username;
+    if !name.is_empty() && (!grammar::is_plain(name, 256) || name.contains(':')) {
+        return Err(format!("run_as_username {name:?} is not a user name"));
+    }
+    if group.is_some() && uid.is_none() && name.is_empty() {
+        return Err("run_as_group is given without a user".into());
+    }
+    let supplemental =
+        wire.supplemental_groups.iter().map(|group| number("supplemental group", *group));
+    Ok(RunAs {
+        user: if name.is_empty() { uid.map(|uid| uid.to_string()) } else { Some(name.clone()) },
+        group,
+        supplemental: supplemental.collect::<Result<_, _>>()?,
+        strict: wire.supplemental_groups_policy() == cri::SupplementalGroupsPolicy::Strict,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(wire: cri::LinuxContainerSecurityContext) -> Result<Security, Error> {
+        Security::parse(wire, "create container web")
+    }
+
+    #[test]
+    fn a_group_without_a_user_and_numbers_that_wrap_are_refused() {
+        let group = Some(cri::Int64Value { value: 1000 });
+        assert!(
+            parse(cri::LinuxContainerSecurityContext { run_as_group: group, ..Default::default() })
+                .is_err()
+        );
+        for value in [-1, 1 << 31, 1 << 32] {
+            let user = Some(cri::Int64Value { value });
+            let wire =
+                cri::LinuxContainerSecurityContext { run_as_user: user, ..Default::default() };
+            assert!(parse(wire).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_name_wins_over_a_number() {
+        let wire = cri::LinuxContainerSecurityContext {
+            run_as_user: Some(cri::Int64Value { value: 5 }),
+            run_as_username: "www-data".into(),
+            ..Default::default()
+        };
+        assert_eq!(parse(wire).unwrap().run_as.user.as_deref(), Some("www-data"));
+    }
+
+    #[test]
+    fn a_seccomp_profile_is_refused_and_not_ignored() {
+        let wire = cri::LinuxContainerSecurityContext {
+            seccomp: Some(cri::SecurityProfile::default()),
+            ..Default::default()
+        };
+        assert!(matches!(parse(wire.clone()), Err(Error::Unsupported { .. })));
+        assert!(parse(cri::LinuxContainerSecurityContext { privileged: true, ..wire }).is_ok());
+    }
+}

@@ -1,0 +1,107 @@
+//! ContainerStatus: from memory; only the verbose form looks at the disk.
+
+use std::collections::HashMap;
+
+use proto::cri;
+use serde_json::{Value, json};
+use shim::SPEC_FILE;
+
+use super::Container;
+use super::config::{Mount, Propagation};
+use super::list::{image, metadata};
+use super::state::State;
+use crate::error::Error;
+use crate::record;
+use crate::runtime::Runtime;
+
+/// Tells about one container.
+///
+/// # Errors
+/// `NotFound` when there is none.
+pub async fn status(
+    runtime: &Runtime,
+    request: &cri::ContainerStatusRequest,
+) -> Result<cri::ContainerStatusResponse, Error> {
+    let container = runtime.containers.find(&request.container_id)?;
+    let info = if request.verbose { info(runtime, &container).await? } else { HashMap::new() };
+    Ok(cri::ContainerStatusResponse { status: Some(to_wire(&container)), info })
+}
+
+fn to_wire(container: &Container) -> cri::ContainerStatus {
+    let record = &container.record;
+    let state = container.state.borrow().clone();
+    let mut status = cri::ContainerStatus {
+        id: record.id.to_string(),
+        metadata: Some(metadata(&record.config.metadata)),
+        state: state.to_wire().into(),
+        created_at: record.created_at.get(),
+        started_at: state.started_at().map_or(0, crate::clock::Nanos::get),
+        image: Some(image(&record.config.image)),
+        image_ref: record.image_ref.clone(),
+        image_id: record.image_id.clone(),
+        labels: record.config.labels.clone().into_iter().collect(),
+        annotations: record.config.annotations.clone().into_iter().collect(),
+        mounts: record.config.mounts.iter().map(mount).collect(),
+        log_path: record.log.as_ref().map(|log| log.display().to_string()).unwrap_or_default(),
+        resources: Some(cri::ContainerResources {
+            linux: Some(record.config.resources.to_wire()),
+            windows: None,
+        }),
+        user: Some(user(container)),
+        stop_signal: record.stop_signal.to_wire().into(),
+        ..Default::default()
+    };
+    if let State::Exited(ended) = state {
+        status.finished_at = ended.finished_at.get();
+        status.exit_code = ended.exit_code;
+        ended.reason.as_str().clone_into(&mut status.reason);
+        status.message = ended.message;
+    }
+    status
+}
+
+fn user(container: &Container) -> cri::ContainerUser {
+    let user = &container.record.user;
+    cri::ContainerUser {
+        linux: Some(cri::LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: user.groups.iter().map(|group| i64::from(*group)).collect(),
+        }),
+    }
+}
+
+fn mount(mount: &Mount) -> cri::Mount {
+    let propagation = match mount.propagation {
+        Propagation::Private => cri::MountPropagation::PropagationPrivate,
+        Propagation::HostToContainer => cri::MountPropagation::PropagationHostToContainer,
+        Propagation::Bidirectional => cri::MountPropagation::PropagationBidirectional,
+    };
+    cri::Mount {
+        container_path: mount.container_path.display().to_string(),
+        host_path: mount.host_path.display().to_string(),
+        readonly: mount.readonly,
+        selinux_relabel: mount.selinux_relabel,
+        propagation: propagation.into(),
+        recursive_read_only: mount.recursive_read_only,
+        ..Default::default()
+    }
+}
+
+/// What `crictl inspect` shows beyond the status.
+async fn info(runtime: &Runtime, container: &Container) -> Result<HashMap<String, String>, Error> {
+    let path = runtime.bundle_dir(container.id()).join(SPEC_FILE);
+    // An ended container has no bundle any more.
+    let spec: Option<Value> = record::blocking("read a spec", move || record::read(&path)).await?;
+    let record = &container.record;
+    let info = json!({
+        "sandboxID": record.sandbox,
+        "pid": if container.state.borrow().is_exited() { 0 } else { record.pid },
+        "snapshotKey": record.id,
+        "snapshotter": "overlay",
+        "runtimeType": crate::runtime::HANDLER,
+        "config": record.config,
+        "runtimeSpec": spec,
+    });
+    Ok(HashMap::from([("info".to_owned(), info.to_string())]))
+}

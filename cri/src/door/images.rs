@@ -1,0 +1,53 @@
+//! The ImageService. What is not here answers UNIMPLEMENTED.
+
+use proto::cri;
+use proto::cri::image_service_server::ImageService;
+use tonic::{Request, Response, Status};
+
+use super::{Door, refuse};
+use crate::picture;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl ImageService for Door {
+    async fn pull_image(
+        &self,
+        request: Request<cri::PullImageRequest>,
+    ) -> Answer<cri::PullImageResponse> {
+        let image_ref = picture::pull::pull(&self.runtime, request.into_inner()).await;
+        let image_ref = image_ref.map_err(refuse("PullImage"))?;
+        Ok(Response::new(cri::PullImageResponse { image_ref }))
+    }
+
+    async fn list_images(
+        &self,
+        request: Request<cri::ListImagesRequest>,
+    ) -> Answer<cri::ListImagesResponse> {
+        let images = picture::list::list(&self.runtime, request.into_inner().filter);
+        Ok(Response::new(cri::ListImagesResponse { images }))
+    }
+
+    async fn image_status(
+        &self,
+        request: Request<cri::ImageStatusRequest>,
+    ) -> Answer<cri::ImageStatusResponse> {
+        Ok(Response::new(picture::status::status(&self.runtime, request.into_inner())))
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<cri::RemoveImageRequest>,
+    ) -> Answer<cri::RemoveImageResponse> {
+        let removed = picture::remove::remove(&self.runtime, request.into_inner()).await;
+        removed.map_err(refuse("RemoveImage"))?;
+        Ok(Response::new(cri::RemoveImageResponse {}))
+    }
+
+    async fn image_fs_info(
+        &self,
+        _: Request<cri::ImageFsInfoRequest>,
+    ) -> Answer<cri::ImageFsInfoResponse> {
+        Ok(Response::new(picture::fs_info::fs_info(&self.runtime)))
+    }
+}

@@ -1,0 +1,132 @@
+//! The RuntimeService. What is not here answers UNIMPLEMENTED.
+
+use proto::cri;
+use proto::cri::runtime_service_server::RuntimeService;
+use tonic::{Request, Response, Status};
+
+use super::{Door, refuse};
+use crate::{container, node, sandbox};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl RuntimeService for Door {
+    async fn version(&self, _: Request<cri::VersionRequest>) -> Answer<cri::VersionResponse> {
+        Ok(Response::new(node::version()))
+    }
+
+    async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
+        Ok(Response::new(node::status(&self.runtime, request.get_ref()).await))
+    }
+
+    async fn runtime_config(
+        &self,
+        _: Request<cri::RuntimeConfigRequest>,
+    ) -> Answer<cri::RuntimeConfigResponse> {
+        Ok(Response::new(node::runtime_config()))
+    }
+
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<cri::RunPodSandboxRequest>,
+    ) -> Answer<cri::RunPodSandboxResponse> {
+        let id = sandbox::run::run(&self.runtime, request.into_inner()).await;
+        let id = id.map_err(refuse("RunPodSandbox"))?;
+        Ok(Response::new(cri::RunPodSandboxResponse { pod_sandbox_id: id.into() }))
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<cri::StopPodSandboxRequest>,
+    ) -> Answer<cri::StopPodSandboxResponse> {
+        let stopped = sandbox::stop::stop(&self.runtime, &request.get_ref().pod_sandbox_id).await;
+        stopped.map_err(refuse("StopPodSandbox"))?;
+        Ok(Response::new(cri::StopPodSandboxResponse {}))
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<cri::RemovePodSandboxRequest>,
+    ) -> Answer<cri::RemovePodSandboxResponse> {
+        let id = &request.get_ref().pod_sandbox_id;
+        let removed = sandbox::remove::remove(&self.runtime, id).await;
+        removed.map_err(refuse("RemovePodSandbox"))?;
+        Ok(Response::new(cri::RemovePodSandboxResponse {}))
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<cri::PodSandboxStatusRequest>,
+    ) -> Answer<cri::PodSandboxStatusResponse> {
+        let status = sandbox::status::status(&self.runtime, request.get_ref());
+        Ok(Response::new(status.map_err(refuse("PodSandboxStatus"))?))
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<cri::ListPodSandboxRequest>,
+    ) -> Answer<cri::ListPodSandboxResponse> {
+        let items = sandbox::list::list(&self.runtime, request.into_inner().filter);
+        Ok(Response::new(cri::ListPodSandboxResponse { items }))
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<cri::CreateContainerRequest>,
+    ) -> Answer<cri::CreateContainerResponse> {
+        let id = container::create::create(&self.runtime, request.into_inner()).await;
+        let id = id.map_err(refuse("CreateContainer"))?;
+        Ok(Response::new(cri::CreateContainerResponse { container_id: id.into() }))
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<cri::StartContainerRequest>,
+    ) -> Answer<cri::StartContainerResponse> {
+        let started = container::start::start(&self.runtime, request.get_ref()).await;
+        started.map_err(refuse("StartContainer"))?;
+        Ok(Response::new(cri::StartContainerResponse {}))
+    }
+
+    async fn stop_container(
+        &self,
+        request: Request<cri::StopContainerRequest>,
+    ) -> Answer<cri::StopContainerResponse> {
+        let stopped = container::stop::stop(&self.runtime, request.get_ref()).await;
+        stopped.map_err(refuse("StopContainer"))?;
+        Ok(Response::new(cri::StopContainerResponse {}))
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<cri::RemoveContainerRequest>,
+    ) -> Answer<cri::RemoveContainerResponse> {
+        let removed = container::remove::remove(&self.runtime, request.get_ref()).await;
+        removed.map_err(refuse("RemoveContainer"))?;
+        Ok(Response::new(cri::RemoveContainerResponse {}))
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<cri::ListContainersRequest>,
+    ) -> Answer<cri::ListContainersResponse> {
+        let containers = container::list::list(&self.runtime, request.into_inner().filter);
+        Ok(Response::new(cri::ListContainersResponse { containers }))
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<cri::ContainerStatusRequest>,
+    ) -> Answer<cri::ContainerStatusResponse> {
+        let status = container::status::status(&self.runtime, request.get_ref()).await;
+        Ok(Response::new(status.map_err(refuse("ContainerStatus"))?))
+    }
+
+    async fn exec_sync(
+        &self,
+        request: Request<cri::ExecSyncRequest>,
+    ) -> Answer<cri::ExecSyncResponse> {
+        let output = container::exec_sync::exec_sync(&self.runtime, request.into_inner()).await;
+        Ok(Response::new(output.map_err(refuse("ExecSync"))?))
+    }
+}

@@ -1,0 +1,46 @@
+//! The heart of the daemon: Kubernetes' Container Runtime Interface over images, snapshots, networks and shims.
+//!
+//! # Layout
+//!
+//! - [`door`]: the two gRPC services as a table of contents. Wire types stop here and in the `config` modules.
+//! - `sandbox/` and `container/`: one verb a file; `state` is an enum that is moved in one place and drawn there;
+//!   `run` and `create` are chains of steps, each of which registers its undo.
+//! - `picture/`: the ImageService's verbs.
+//! - [`spec`]: from CRI's wishes to an OCI specification, pure.
+//! - [`recover`]: what the last daemon left: adopted, finished, or taken back.
+//! - `joinable`, `undo`, `index`, `record`: the few mechanisms that the verbs share.
+//!
+//! # What is true where
+//!
+//! The kernel and the shims know what runs; records in the durable folder say what was promised to the kubelet;
+//! the index in memory is built from both at start and answers every list and status.
+//!
+//! # Current limitations
+//!
+//! No user namespaces, seccomp or AppArmor profiles, image mounts, CDI devices: a request for one is refused.
+#![forbid(unsafe_code)]
+
+mod clock;
+pub mod container;
+pub mod door;
+mod error;
+mod grammar;
+mod id;
+mod index;
+mod joinable;
+mod limits;
+mod node;
+mod picture;
+mod record;
+pub mod recover;
+mod runtime;
+pub mod sandbox;
+mod signal;
+pub mod spec;
+mod undo;
+
+pub use door::Door;
+pub use error::Error;
+pub use id::{ContainerId, SandboxId};
+pub use recover::recover;
+pub use runtime::{Parts, Runtime};

@@ -1,0 +1,229 @@
+//! Resources of a container or pod, and the caps on what a request may carry.
+
+use std::collections::{BTreeMap, HashMap};
+
+use proto::cri;
+use serde::{Deserialize, Serialize};
+
+use crate::grammar;
+
+/// The longest name, label value or line taken, in bytes.
+pub const NAME_BYTES: usize = 4096;
+
+/// The most that all labels or all annotations of one thing may weigh: what the Kubernetes API allows.
+const MAP_BYTES: usize = 256 * 1024;
+
+/// Where containers go whose pod names no cgroup.
+const DEFAULT_PARENT: &str = "/wherry";
+
+/// Refuses a map that is too large.
+///
+/// # Errors
+/// Says which map and how large it is.
+pub fn check_map(what: &str, map: &HashMap<String, String>) -> Result<(), String> {
+    let bytes: usize = map.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > MAP_BYTES {
+        Err(format!("{what} weigh {bytes} bytes, more than {MAP_BYTES}"))
+    } else {
+        Ok(())
+    }
+}
+
+/// A pod's cgroup as a path below the hierarchy's root.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CgroupParent(String);
+
+impl CgroupParent {
+    /// Parses the kubelet's form; an empty text is Wherry's own parent.
+    ///
+    /// # Errors
+    /// The path is not clean, or it is systemd's form while the driver is cgroupfs.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = if text.is_empty() { DEFAULT_PARENT } else { text };
+        if text.ends_with(".slice") {
+            return Err(format!(
+                "cgroup parent {text:?} is a systemd slice, and the cgroup driver is cgroupfs"
+            ));
+        }
+        let rooted = if text.starts_with('/') { text.to_owned() } else { format!("/{text}") };
+        grammar::absolute(&rooted)
+            .map_err(|reason| format!("cgroup parent: {reason}"))
+            .map(|_| Self(rooted.trim_end_matches('/').to_owned()))
+    }
+
+    /// The cgroup of one container.
+    #[must_use]
+    pub fn leaf(&self, id: &str) -> String {
+        format!("{}/{id}", self.0)
+    }
+
+    /// The parent itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The limits of a container; `None` is not set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Resources {
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    /// Microseconds per period; -1 is unlimited.
+    pub cpu_quota: Option<i64>,
+    /// 2 to 262144.
+    pub cpu_shares: Option<u64>,
+    /// Bytes.
+    pub memory_limit: Option<i64>,
+    /// Bytes of memory and swap together.
+    pub memory_swap: Option<i64>,
+    /// The kernel's badness adjustment, -1000 to 1000; always applied.
+    pub oom_score_adj: i32,
+    /// CPUs as cpuset(7) lists them.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes as cpuset(7) lists them.
+    pub cpuset_mems: Option<String>,
+    /// Page size (for example 2MB) and bytes.
+    pub hugepages: Vec<(String, u64)>,
+    /// cgroup v2 files, written last.
+    pub unified: BTreeMap<String, String>,
+}
+
+impl Resources {
+    /// Parses the wire's form, where zero and empty mean not set.
+    ///
+    /// # Errors
+    /// Says which limit is out of its range.
+    pub fn parse(wire: cri::LinuxContainerResources) -> Result<Self, String> {
+        let adj = i32::try_from(wire.oom_score_adj)
+            .ok()
+            .filter(|adj| (-1000..=1000).contains(adj))
+            .ok_or_else(|| {
+                format!("oom_score_adj {} is not between -1000 and 1000", wire.oom_score_adj)
+            })?;
+        let positive = |what: &str, value: i64| match u64::try_from(value) {
+            Ok(0) => Ok(None),
+            Ok(value) => Ok(Some(value)),
+            Err(_) => Err(format!("{what} {value} is negative")),
+        };
+        let set = |value: i64| (value != 0).then_some(value);
+        if wire.cpu_quota < -1 {
+            return Err(format!("cpu_quota {} is below -1", wire.cpu_quota));
+        }
+        for (file, value) in &wire.unified {
+            if !is_cgroup_file(file) || !grammar::is_plain(value, NAME_BYTES) {
+                return Err(format!(
+                    "unified {file:?} = {value:?} is not a cgroup file and its value"
+                ));
+            }
+        }
+        Ok(Self {
+            cpu_period: positive("cpu_period", wire.cpu_period)?,
+            cpu_quota: set(wire.cpu_quota),
+            cpu_shares: positive("cpu_shares", wire.cpu_shares)?,
+            memory_limit: positive("memory_limit_in_bytes", wire.memory_limit_in_bytes)
+                .map(|_| set(wire.memory_limit_in_bytes))?,
+            memory_swap: set(wire.memory_swap_limit_in_bytes),
+            oom_score_adj: adj,
+            cpuset_cpus: cpu_list(wire.cpuset_cpus)?,
+            cpuset_mems: cpu_list(wire.cpuset_mems)?,
+            hugepages: wire
+                .hugepage_limits
+                .into_iter()
+                .map(|limit| (limit.page_size, limit.limit))
+                .collect(),
+            unified: wire.unified.into_iter().collect(),
+        })
+    }
+
+    /// The wire's form, for a status.
+    #[must_use]
+    pub fn to_wire(&self) -> cri::LinuxContainerResources {
+        let signed =
+            |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(0);
+        cri::LinuxContainerResources {
+            cpu_period: signed(self.cpu_period),
+            cpu_quota: self.cpu_quota.unwrap_or(0),
+            cpu_shares: signed(self.cpu_shares),
+            memory_limit_in_bytes: self.memory_limit.unwrap_or(0),
+            oom_score_adj: i64::from(self.oom_score_adj),
+            cpuset_cpus: self.cpuset_cpus.clone().unwrap_or_default(),
+            cpuset_mems: self.cpuset_mems.clone().unwrap_or_default(),
+            hugepage_limits: self
+                .hugepages
+                .iter()
+                .map(|(page_size, limit)| cri::HugepageLimit {
+                    page_size: page_size.clone(),
+                    limit: *limit,
+                })
+                .collect(),
+            unified: self.unified.clone().into_iter().collect(),
+            memory_swap_limit_in_bytes: self.memory_swap.unwrap_or(0),
+        }
+    }
+}
+
+fn is_cgroup_file(name: &str) -> bool {
+    name.contains('.')
+        && !name.starts_with("cgroup.")
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && !name.contains("..")
+}
+
+fn cpu_list(text: String) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b',' || byte == b'-') {
+        return Ok(Some(text));
+    }
+    Err(format!("{text:?} is not a list of numbers"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_means_not_set_and_the_status_says_what_was_asked() {
+        let wire = cri::LinuxContainerResources {
+            cpu_shares: 512,
+            cpu_quota: -1,
+            memory_limit_in_bytes: 1 << 20,
+            oom_score_adj: 500,
+            ..Default::default()
+        };
+        let parsed = Resources::parse(wire.clone()).unwrap();
+        assert_eq!((parsed.cpu_period, parsed.cpu_quota), (None, Some(-1)));
+        assert_eq!(parsed.to_wire(), wire);
+    }
+
+    #[test]
+    fn limits_out_of_range_are_refused() {
+        let bad = [
+            cri::LinuxContainerResources { oom_score_adj: 1001, ..Default::default() },
+            cri::LinuxContainerResources { cpu_shares: -2, ..Default::default() },
+            cri::LinuxContainerResources { memory_limit_in_bytes: -5, ..Default::default() },
+            cri::LinuxContainerResources { cpuset_cpus: "0;1".into(), ..Default::default() },
+            cri::LinuxContainerResources {
+                unified: [("../memory.max".to_owned(), "1".to_owned())].into(),
+                ..Default::default()
+            },
+            cri::LinuxContainerResources {
+                unified: [("cgroup.procs".to_owned(), "1".to_owned())].into(),
+                ..Default::default()
+            },
+        ];
+        for wire in bad {
+            assert!(Resources::parse(wire.clone()).is_err(), "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_parent_is_a_clean_path_and_has_a_default() {
+        assert_eq!(CgroupParent::parse("").unwrap().leaf("x"), "/wherry/x");
+        assert_eq!(CgroupParent::parse("kubepods/pod1/").unwrap().leaf("x"), "/kubepods/pod1/x");
+        assert!(CgroupParent::parse("/a/../b").is_err());
+        assert!(CgroupParent::parse("kubepods.slice").is_err());
+    }
+}

@@ -1,0 +1,116 @@
+//! What the two services share: the stores, the parts below, and where things are.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cni::Network;
+use image::Images;
+use shim::Launcher;
+use snapshotter::Snapshotter;
+
+use crate::container::{self, Container};
+use crate::error::Error;
+use crate::id::{ContainerId, SandboxId};
+use crate::index::Index;
+use crate::joinable::Joinable;
+use crate::sandbox::Sandbox;
+use crate::sandbox::config::Metadata;
+use crate::sandbox::paths::PodPaths;
+
+/// The name of the built-in runtime as a RuntimeClass handler; the empty name means it too.
+pub const HANDLER: &str = "wherry";
+
+/// The parts that a runtime is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Survives a reboot.
+    pub root: PathBuf,
+    /// Gone after a reboot, on purpose.
+    pub state: PathBuf,
+    /// The image store.
+    pub images: Arc<Images>,
+    /// The root file systems.
+    pub snapshots: Arc<dyn Snapshotter>,
+    /// The pods' network.
+    pub network: Arc<Network>,
+    /// The shims.
+    pub launcher: Launcher,
+}
+
+/// The runtime behind both services.
+#[derive(Debug)]
+pub struct Runtime {
+    pub(crate) root: PathBuf,
+    pub(crate) state: PathBuf,
+    pub(crate) images: Arc<Images>,
+    pub(crate) snapshots: Arc<dyn Snapshotter>,
+    pub(crate) network: Arc<Network>,
+    pub(crate) launcher: Launcher,
+    pub(crate) sandboxes: Index<Sandbox>,
+    pub(crate) containers: Index<Container>,
+    pub(crate) runs: Joinable<Metadata, SandboxId>,
+    pub(crate) creates: Joinable<(SandboxId, container::config::Metadata), ContainerId>,
+}
+
+impl Runtime {
+    /// A runtime that knows of nothing yet; `recover` tells it what is there.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { root, state, images, snapshots, network, launcher } = parts;
+        Self {
+            root,
+            state,
+            images,
+            snapshots,
+            network,
+            launcher,
+            sandboxes: Index::new("pod sandbox"),
+            containers: Index::new("container"),
+            runs: Joinable::default(),
+            creates: Joinable::default(),
+        }
+    }
+
+    /// The sandbox that the kubelet knows by `metadata`.
+    pub(crate) fn sandbox_named(&self, metadata: &Metadata) -> Option<Arc<Sandbox>> {
+        self.sandboxes.all().into_iter().find(|sandbox| &sandbox.record.config.metadata == metadata)
+    }
+
+    /// The containers of a sandbox.
+    pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {
+        let mut containers = self.containers.all();
+        containers.retain(|container| &container.record.sandbox == sandbox);
+        containers
+    }
+
+    pub(crate) fn pod_paths(&self, id: &SandboxId) -> PodPaths {
+        PodPaths::of(&self.state, id)
+    }
+
+    pub(crate) fn bundle_dir(&self, id: &ContainerId) -> PathBuf {
+        container::bundle_dir(&self.state, id.as_str())
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+/// A number that is the same for the same request.
+pub(crate) fn fingerprint<T: Hash>(request: &T) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    request.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Takes something off the disk that may be gone already.
+pub(crate) fn remove_folder(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { operation: format!("remove {}", path.display()), source })
+        }
+        _ => Ok(()),
+    }
+}

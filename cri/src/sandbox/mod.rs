@@ -1,0 +1,79 @@
+//! Pod sandboxes: pinned namespaces, a few files and a network, without a process of their own.
+
+pub mod config;
+pub mod files;
+pub mod list;
+pub mod paths;
+pub mod remove;
+pub mod run;
+pub mod state;
+pub mod status;
+pub mod stop;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Nanos;
+use crate::id::SandboxId;
+use config::SandboxConfig;
+use state::State;
+
+/// What is written down of a sandbox for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its name here.
+    pub id: SandboxId,
+    /// What the kubelet wants of it.
+    pub config: SandboxConfig,
+    /// When it was made.
+    pub created_at: Nanos,
+}
+
+/// A sandbox that exists.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// What never changes.
+    pub record: Record,
+    state: Mutex<State>,
+    /// Held by the one who stops or removes it.
+    pub teardown: tokio::sync::Mutex<()>,
+}
+
+impl Sandbox {
+    /// A sandbox in a state.
+    #[must_use]
+    pub fn new(record: Record, state: State) -> Self {
+        Self { record, state: Mutex::new(state), teardown: tokio::sync::Mutex::default() }
+    }
+
+    /// Its state now.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Moves its state.
+    pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &SandboxId {
+        &self.record.id
+    }
+}
+
+/// The durable folder of a sandbox below the daemon's root.
+#[must_use]
+pub fn folder(root: &Path, id: &SandboxId) -> PathBuf {
+    root.join("sandboxes").join(id.as_str())
+}
+
+/// The record in a sandbox's durable folder.
+#[must_use]
+pub fn record_path(folder: &Path) -> PathBuf {
+    folder.join("record.json")
+}

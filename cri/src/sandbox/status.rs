@@ -1,0 +1,91 @@
+//! PodSandboxStatus: from memory.
+
+use std::collections::HashMap;
+
+use proto::cri;
+use serde_json::json;
+
+use super::Sandbox;
+use super::config::{PidScope, PodScope};
+use super::list::metadata;
+use super::state::State;
+use crate::error::Error;
+use crate::runtime::Runtime;
+
+/// Tells about one sandbox.
+///
+/// # Errors
+/// `NotFound` when there is none.
+pub fn status(
+    runtime: &Runtime,
+    request: &cri::PodSandboxStatusRequest,
+) -> Result<cri::PodSandboxStatusResponse, Error> {
+    let sandbox = runtime.sandboxes.find(&request.pod_sandbox_id)?;
+    let info = if request.verbose { info(runtime, &sandbox) } else { HashMap::new() };
+    Ok(cri::PodSandboxStatusResponse {
+        status: Some(to_wire(&sandbox)),
+        info,
+        // Set together or not at all: with a timestamp the kubelet takes an empty list for the truth.
+        containers_statuses: Vec::new(),
+        timestamp: 0,
+    })
+}
+
+fn to_wire(sandbox: &Sandbox) -> cri::PodSandboxStatus {
+    let config = &sandbox.record.config;
+    let state = sandbox.state();
+    cri::PodSandboxStatus {
+        id: sandbox.id().to_string(),
+        metadata: Some(metadata(&config.metadata)),
+        state: state.to_wire().into(),
+        created_at: sandbox.record.created_at.get(),
+        network: Some(network(&state)),
+        linux: Some(namespaces(sandbox)),
+        labels: config.labels.clone().into_iter().collect(),
+        annotations: config.annotations.clone().into_iter().collect(),
+        runtime_handler: config.runtime_handler.clone(),
+    }
+}
+
+fn network(state: &State) -> cri::PodSandboxNetworkStatus {
+    let State::Ready { ips } = state else { return cri::PodSandboxNetworkStatus::default() };
+    let mut texts = ips.iter().map(ToString::to_string);
+    cri::PodSandboxNetworkStatus {
+        ip: texts.next().unwrap_or_default(),
+        additional_ips: texts.map(|ip| cri::PodIp { ip }).collect(),
+    }
+}
+
+fn namespaces(sandbox: &Sandbox) -> cri::LinuxPodSandboxStatus {
+    let config = &sandbox.record.config;
+    let scope = |scope| match scope {
+        PodScope::Pod => cri::NamespaceMode::Pod,
+        PodScope::Node => cri::NamespaceMode::Node,
+    };
+    let pid = match config.pid {
+        PidScope::Pod => cri::NamespaceMode::Pod,
+        PidScope::Container => cri::NamespaceMode::Container,
+        PidScope::Node => cri::NamespaceMode::Node,
+    };
+    let options = cri::NamespaceOption {
+        network: scope(config.network).into(),
+        pid: pid.into(),
+        ipc: scope(config.ipc).into(),
+        target_id: String::new(),
+        userns_options: None,
+    };
+    cri::LinuxPodSandboxStatus { namespaces: Some(cri::Namespace { options: Some(options) }) }
+}
+
+/// What `crictl inspectp` shows beyond the status.
+fn info(runtime: &Runtime, sandbox: &Sandbox) -> HashMap<String, String> {
+    let paths = runtime.pod_paths(sandbox.id());
+    let attachment = runtime.network.attachment(sandbox.id().as_str());
+    let info = json!({
+        "netns": paths.net(),
+        "runtimeHandler": sandbox.record.config.runtime_handler,
+        "cniResult": attachment.map(|attachment| attachment.result),
+        "config": sandbox.record.config,
+    });
+    HashMap::from([("info".to_owned(), info.to_string())])
+}

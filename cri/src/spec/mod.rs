@@ -1,0 +1,214 @@
+//! From CRI's wishes to an OCI runtime specification: pure, nothing here touches the system.
+//!
+//! The result is what the shim carries out. It follows what containerd's users know where CRI leaves room: the
+//! default mounts, devices and capabilities, the order of mounts, the annotations that other tools read.
+
+mod device;
+mod mounts;
+mod process;
+
+use std::collections::HashMap;
+
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Linux, LinuxBuilder, LinuxCpuBuilder, LinuxHugepageLimitBuilder, LinuxMemoryBuilder,
+    LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
+    LinuxResourcesBuilder, RootBuilder, Spec, SpecBuilder,
+};
+
+pub use device::HostDevice;
+
+use crate::container::config::{ContainerConfig, Propagation};
+use crate::container::security::PidView;
+use crate::error::Error;
+use crate::id::{ContainerId, SandboxId};
+use crate::limits::Resources;
+use crate::sandbox::config::{PodScope, SandboxConfig};
+use crate::sandbox::paths::PodPaths;
+
+/// The version of the runtime specification that the result follows.
+const OCI_VERSION: &str = "1.2.0";
+
+/// The folder of the root file system inside the bundle.
+const ROOTFS: &str = "rootfs";
+
+/// Everything that a container's specification depends on.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// The container.
+    pub id: &'a ContainerId,
+    /// What the kubelet wants of it.
+    pub config: &'a ContainerConfig,
+    /// Its image's defaults.
+    pub image: &'a image::ImageConfig,
+    /// Its pod.
+    pub sandbox_id: &'a SandboxId,
+    /// What the kubelet wants of the pod.
+    pub sandbox: &'a SandboxConfig,
+    /// Where the pod's namespaces and files are.
+    pub pod: &'a PodPaths,
+    /// The process namespace to join, where it is not a new one.
+    pub pid_namespace: PidNamespace,
+    /// The devices asked for, or all of the node's for a privileged container.
+    pub devices: &'a [HostDevice],
+}
+
+/// Which process namespace the container gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PidNamespace {
+    /// A new one.
+    New,
+    /// The node's.
+    Host,
+    /// The one pinned or shown at this path.
+    Join(std::path::PathBuf),
+}
+
+/// Builds the specification.
+///
+/// # Errors
+/// `Invalid` when CRI's and the image's settings do not lead to a process.
+pub fn build(inputs: &Inputs<'_>) -> Result<Spec, Error> {
+    let process = process::build(inputs)?;
+    assemble(inputs, process).map_err(|source| Error::Invalid {
+        operation: format!("specify container {}", inputs.config.metadata.name),
+        reason: source.to_string(),
+    })
+}
+
+fn assemble(
+    inputs: &Inputs<'_>,
+    process: oci_spec::runtime::Process,
+) -> Result<Spec, OciSpecError> {
+    let security = &inputs.config.security;
+    let root = RootBuilder::default().path(ROOTFS).readonly(security.readonly_rootfs).build()?;
+    let mut spec = SpecBuilder::default()
+        .version(OCI_VERSION)
+        .root(root)
+        .process(process)
+        .mounts(mounts::build(inputs)?)
+        .annotations(annotations(inputs))
+        .linux(linux(inputs)?)
+        .build()?;
+    // The pod's UTS namespace has its name already.
+    spec.set_hostname(None);
+    Ok(spec)
+}
+
+fn linux(inputs: &Inputs<'_>) -> Result<Linux, OciSpecError> {
+    let security = &inputs.config.security;
+    let texts = |paths: &[std::path::PathBuf]| {
+        let paths = if security.privileged { &[] } else { paths };
+        paths.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    let mut linux = LinuxBuilder::default()
+        .namespaces(namespaces(inputs)?)
+        .cgroups_path(inputs.sandbox.cgroup_parent.leaf(inputs.id.as_str()))
+        .resources(resources(inputs)?)
+        .devices(inputs.devices.iter().map(HostDevice::node).collect::<Result<Vec<_>, _>>()?)
+        .masked_paths(texts(&security.masked_paths))
+        .readonly_paths(texts(&security.readonly_paths))
+        .build()?;
+    let propagations = inputs.config.mounts.iter().map(|mount| mount.propagation);
+    linux.set_rootfs_propagation(match strongest(propagations) {
+        Propagation::Private => None,
+        Propagation::HostToContainer => Some("rslave".into()),
+        Propagation::Bidirectional => Some("rshared".into()),
+    });
+    Ok(linux)
+}
+
+fn strongest(propagations: impl Iterator<Item = Propagation>) -> Propagation {
+    propagations.fold(Propagation::Private, |strongest, next| match (strongest, next) {
+        (Propagation::Bidirectional, _) | (_, Propagation::Bidirectional) => {
+            Propagation::Bidirectional
+        }
+        (Propagation::Private, other) | (other, Propagation::Private) => other,
+        _ => Propagation::HostToContainer,
+    })
+}
+
+fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    let new = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
+    let join =
+        |typ, path: &std::path::Path| LinuxNamespaceBuilder::default().typ(typ).path(path).build();
+    let mut namespaces = vec![new(LinuxNamespaceType::Mount)?];
+    if inputs.sandbox.network == PodScope::Pod {
+        namespaces.push(join(LinuxNamespaceType::Network, &inputs.pod.net())?);
+        namespaces.push(join(LinuxNamespaceType::Uts, &inputs.pod.uts())?);
+    }
+    if inputs.sandbox.ipc == PodScope::Pod {
+        namespaces.push(join(LinuxNamespaceType::Ipc, &inputs.pod.ipc())?);
+    }
+    match &inputs.pid_namespace {
+        PidNamespace::New => namespaces.push(new(LinuxNamespaceType::Pid)?),
+        PidNamespace::Join(path) => namespaces.push(join(LinuxNamespaceType::Pid, path)?),
+        PidNamespace::Host => {}
+    }
+    if !inputs.config.security.privileged {
+        namespaces.push(new(LinuxNamespaceType::Cgroup)?);
+    }
+    Ok(namespaces)
+}
+
+fn resources(inputs: &Inputs<'_>) -> Result<LinuxResources, OciSpecError> {
+    let limits = &inputs.config.resources;
+    let mut resources = LinuxResourcesBuilder::default()
+        .devices(device::rules(inputs.devices, inputs.config.security.privileged)?)
+        .build()?;
+    resources.set_memory(memory(limits)?);
+    let mut cpu = LinuxCpuBuilder::default().build()?;
+    cpu.set_shares(limits.cpu_shares).set_quota(limits.cpu_quota).set_period(limits.cpu_period);
+    cpu.set_cpus(limits.cpuset_cpus.clone()).set_mems(limits.cpuset_mems.clone());
+    resources.set_cpu(Some(cpu));
+    if !limits.hugepages.is_empty() {
+        let pages = limits.hugepages.iter().map(|(size, limit)| {
+            let limit = i64::try_from(*limit).unwrap_or(i64::MAX);
+            LinuxHugepageLimitBuilder::default().page_size(size).limit(limit).build()
+        });
+        resources.set_hugepage_limits(Some(pages.collect::<Result<_, _>>()?));
+    }
+    if !limits.unified.is_empty() {
+        resources.set_unified(Some(limits.unified.clone().into_iter().collect()));
+    }
+    Ok(resources)
+}
+
+fn memory(limits: &Resources) -> Result<Option<oci_spec::runtime::LinuxMemory>, OciSpecError> {
+    let Some(limit) = limits.memory_limit else { return Ok(None) };
+    // Without a word on swap there is none: memory and swap together get the memory's limit.
+    let swap = limits.memory_swap.unwrap_or(limit);
+    LinuxMemoryBuilder::default().limit(limit).swap(swap).build().map(Some)
+}
+
+/// What shims, hooks and tools of the field read.
+fn annotations(inputs: &Inputs<'_>) -> HashMap<String, String> {
+    let metadata = &inputs.sandbox.metadata;
+    let pairs = [
+        ("container-type", "container"),
+        ("sandbox-id", inputs.sandbox_id.as_str()),
+        ("sandbox-name", &metadata.name),
+        ("sandbox-namespace", &metadata.namespace),
+        ("sandbox-uid", &metadata.uid),
+        ("container-name", &inputs.config.metadata.name),
+        ("image-name", &inputs.config.image.image),
+    ];
+    pairs
+        .into_iter()
+        .map(|(key, value)| (format!("io.kubernetes.cri.{key}"), value.to_owned()))
+        .collect()
+}
+
+/// Which process namespace a container gets whose pod has none of its own to share.
+#[must_use]
+pub fn pid_namespace(view: &PidView, pod: &PodPaths) -> Option<PidNamespace> {
+    match view {
+        PidView::Container => Some(PidNamespace::New),
+        PidView::Node => Some(PidNamespace::Host),
+        PidView::Pod => Some(PidNamespace::Join(pod.pid())),
+        PidView::Target(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! The mounts: what every container has, the pod's files, and what the request names, in the order of making.
+
+use std::path::Path;
+
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{Mount, MountBuilder};
+
+use super::Inputs;
+use crate::container::config::{self, Propagation};
+use crate::sandbox::config::PodScope;
+
+/// Builds the list, parents before children.
+pub fn build(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let wanted = &inputs.config.mounts;
+    let mut mounts = defaults(inputs)?;
+    // A volume at /dev, /proc or /sys takes the place of all that is usually there.
+    mounts.retain(|mount| {
+        !wanted.iter().any(|volume| mount.destination().starts_with(&volume.container_path))
+    });
+    for file in pod_files(inputs)? {
+        if !wanted.iter().any(|volume| &volume.container_path == file.destination()) {
+            mounts.push(file);
+        }
+    }
+    let mut volumes: Vec<&config::Mount> = wanted.iter().collect();
+    volumes.sort_by_key(|volume| volume.container_path.components().count());
+    for volume in volumes {
+        mounts.push(bind(&volume.host_path, &volume.container_path, &volume_options(volume))?);
+    }
+    Ok(mounts)
+}
+
+fn defaults(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let writable = if inputs.config.security.privileged { "rw" } else { "ro" };
+    let mut mounts = vec![
+        special("/proc", "proc", &["nosuid", "noexec", "nodev"])?,
+        special("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
+        special(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        )?,
+        special("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,
+    ];
+    if inputs.sandbox.network == PodScope::Node {
+        // The node's network is shown by the node's sysfs: a new one would show a namespace that is not ours.
+        mounts.push(bind(
+            Path::new("/sys"),
+            Path::new("/sys"),
+            &["rbind", "rslave", "nosuid", "noexec", "nodev", writable],
+        )?);
+    } else {
+        mounts.push(special("/sys", "sysfs", &["nosuid", "noexec", "nodev", writable])?);
+    }
+    mounts.push(special(
+        "/sys/fs/cgroup",
+        "cgroup",
+        &["nosuid", "noexec", "nodev", "relatime", writable],
+    )?);
+    Ok(mounts)
+}
+
+fn pod_files(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let access = if inputs.config.security.readonly_rootfs { "ro" } else { "rw" };
+    let file = |source: &Path, target: &str| {
+        bind(source, Path::new(target), &["rbind", "rprivate", access])
+    };
+    let pod = inputs.pod;
+    let shm = match inputs.sandbox.ipc {
+        PodScope::Pod => pod.shm(),
+        PodScope::Node => Path::new("/dev/shm").to_owned(),
+    };
+    Ok(vec![
+        bind(&shm, Path::new("/dev/shm"), &["rbind", "rprivate", "nosuid", "nodev", "noexec"])?,
+        file(&pod.hostname(), "/etc/hostname")?,
+        file(&pod.hosts(), "/etc/hosts")?,
+        file(&pod.resolv_conf(), "/etc/resolv.conf")?,
+    ])
+}
+
+fn volume_options(volume: &config::Mount) -> Vec<&'static str> {
+    let propagation = match volume.propagation {
+        Propagation::Private => "rprivate",
+        Propagation::HostToContainer => "rslave",
+        Propagation::Bidirectional => "rshared",
+    };
+    let access = match (volume.readonly, volume.recursive_read_only) {
+        (_, true) => "rro",
+        (true, false) => "ro",
+        (false, false) => "rw",
+    };
+    vec!["rbind", propagation, access]
+}
+
+fn special(target: &str, kind: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
+    let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+    MountBuilder::default().destination(target).typ(kind).source(kind).options(options).build()
+}
+
+fn bind(source: &Path, target: &Path, options: &[&str]) -> Result<Mount, OciSpecError> {
+    let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+    MountBuilder::default().destination(target).typ("bind").source(source).options(options).build()
+}
