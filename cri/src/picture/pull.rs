@@ -15,9 +15,8 @@ use crate::runtime::Runtime;
 pub async fn pull(runtime: &Runtime, request: cri::PullImageRequest) -> Result<String, Error> {
     let name = request.image.unwrap_or_default().image;
     let operation = format!("pull image {name:?}");
-    let reference: Reference = name.parse().map_err(|source: image::ParseReferenceError| {
-        Error::Invalid { operation: operation.clone(), reason: source.to_string() }
-    })?;
+    let reference = Reference::parse(&name)
+        .map_err(|source| Error::Image { operation: operation.clone(), source })?;
     let auth = request.auth.map(credentials).transpose();
     let auth = auth.map_err(|reason| Error::Invalid { operation: operation.clone(), reason })?;
     let image = runtime.images.pull(&reference, auth.flatten()).await;

@@ -99,7 +99,6 @@ pub struct Registry {
 pub struct Image {
     pub max_parallel_downloads: NonZeroU8,
     pub no_progress_timeout: NonZeroU32,
-    pub keep_blobs: bool,
 }
 
 /// Network plugins.
@@ -165,7 +164,6 @@ impl Default for Image {
         Self {
             max_parallel_downloads: const { NonZeroU8::new(3).expect("3 is not 0") },
             no_progress_timeout: const { NonZeroU32::new(300).expect("300 is not 0") },
-            keep_blobs: false,
         }
     }
 }

@@ -28,6 +28,9 @@ const WORKERS: usize = 2;
 /// Threads that wait for the disk; what is beyond waits in a queue.
 const BLOCKING_THREADS: usize = 64;
 
+/// Before a broken download is tried again; it doubles with each try.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
 /// Why the daemon cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -177,7 +180,8 @@ fn open(config: &Config) -> Result<Parts, ServeError> {
         certs_dir: Some(config.registry.config_path.clone()),
         max_parallel_downloads: usize::from(config.image.max_parallel_downloads.get()),
         no_progress_timeout: Duration::from_secs(config.image.no_progress_timeout.get().into()),
-        keep_blobs: config.image.keep_blobs,
+        retry_delay: RETRY_DELAY,
+        keep_blobs: false,
     };
     let images =
         image::Images::open(images, Arc::clone(&snapshots)).map_err(part("the image store"))?;
