@@ -85,7 +85,9 @@ pub fn sentence(error: &dyn StdError) -> String {
 /// The daemon cannot start; whoever runs is left alone.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
     let _lock = lock::take(&config.root)?;
-    socket::make_folder(&config.state)?;
+    for folder in ["", "sandboxes", "containers"] {
+        socket::make_folder(&config.state.join(folder))?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_THREADS)

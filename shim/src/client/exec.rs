@@ -1,0 +1,104 @@
+//! Further processes in a running container.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::Process;
+use prost_types::Any;
+use proto::shim::task::v2 as wire;
+
+use super::call::{Call, TASK};
+use super::task::{Shim, exit_from};
+use crate::error::{Failure, FailureKind, ShimError};
+use crate::exit::Exit;
+use crate::type_name;
+
+/// A process to execute in a container.
+#[derive(Debug, Clone)]
+pub struct ExecOptions {
+    /// Its name among the container's execs.
+    pub exec_id: String,
+    /// What to execute, and as whom (numbers: a container's [`super::ResolvedUser`]).
+    pub process: Process,
+    /// FIFOs that the caller made and already reads; without one the output is dropped.
+    pub stdout: Option<PathBuf>,
+    /// As `stdout`.
+    pub stderr: Option<PathBuf>,
+}
+
+const EXEC: Call = Call::task("Exec", "register exec", 10);
+const START: Call = Call::task("Start", "start exec", 60);
+const KILL: Call = Call::task("Kill", "signal exec", 10);
+const DELETE: Call = Call::task("Delete", "delete exec", 10);
+const WAIT: Call =
+    Call { service: TASK, method: "Wait", operation: "wait for exec", deadline: None };
+
+impl Shim {
+    /// Registers a process; [`Shim::start_exec`] starts it.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for a name in use, `FailedPrecondition` when the container does not run.
+    pub async fn exec(&self, options: ExecOptions) -> Result<(), ShimError> {
+        let spec = serde_json::to_vec(&options.process).map_err(|error| {
+            let cause = error.to_string();
+            let id = options.exec_id.clone();
+            ShimError::Refused(Failure::new(FailureKind::InvalidArgument, "encode exec", id, cause))
+        })?;
+        let path = |path: Option<PathBuf>| {
+            path.map_or_else(String::new, |path| path.to_string_lossy().into_owned())
+        };
+        let request = wire::ExecProcessRequest {
+            id: self.id.clone(),
+            exec_id: options.exec_id,
+            terminal: options.process.terminal().unwrap_or(false),
+            stdin: String::new(),
+            stdout: path(options.stdout),
+            stderr: path(options.stderr),
+            spec: Some(Any { type_url: type_name::PROCESS.to_owned(), value: spec }),
+        };
+        self.call(EXEC, &request).await
+    }
+
+    /// Starts a registered process and returns its pid as the host sees it.
+    ///
+    /// # Errors
+    /// `StartFailed` when the command cannot be executed.
+    pub async fn start_exec(&self, exec_id: &str) -> Result<u32, ShimError> {
+        let request = wire::StartRequest { id: self.id.clone(), exec_id: exec_id.to_owned() };
+        let started: wire::StartResponse = self.call(START, &request).await?;
+        Ok(started.pid)
+    }
+
+    /// Waits until the process has ended, for as long as it takes.
+    ///
+    /// # Errors
+    /// Unavailable when the shim went away.
+    pub async fn wait_exec(&self, exec_id: &str) -> Result<Exit, ShimError> {
+        let request = wire::WaitRequest { id: self.id.clone(), exec_id: exec_id.to_owned() };
+        let ended: wire::WaitResponse = self.call(WAIT, &request).await?;
+        Ok(exit_from(ended.exit_status, ended.exited_at, false))
+    }
+
+    /// Sends a signal to the process and to what it started in its own process group.
+    ///
+    /// # Errors
+    /// `NotFound` when it has ended.
+    pub async fn kill_exec(&self, exec_id: &str, signal: i32) -> Result<(), ShimError> {
+        let request = wire::KillRequest {
+            id: self.id.clone(),
+            exec_id: exec_id.to_owned(),
+            signal: signal.unsigned_abs(),
+            all: false,
+        };
+        self.call(KILL, &request).await
+    }
+
+    /// Forgets an ended (or never started) process.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` while it runs.
+    pub async fn delete_exec(&self, exec_id: &str) -> Result<(), ShimError> {
+        let request = wire::DeleteRequest { id: self.id.clone(), exec_id: exec_id.to_owned() };
+        let _deleted: wire::DeleteResponse = self.call(DELETE, &request).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+//! What the daemon may see of a shim: the bundle it leaves behind, and a client for the one that lives.
+//!
+//! A shim owns exactly one container. Its daemon prepares a [`Bundle`] (a folder with the OCI spec and a
+//! preallocated exit record), launches `wherry-shim` in it and talks to it over the bundle's socket. The shim
+//! survives the daemon; a later one finds the bundle again, connects to the same socket, and when nobody answers
+//! reads from the record how the container ended.
+//!
+//! The shim itself is this package's binary; nothing of it is in the library.
+#![forbid(unsafe_code)]
+
+mod bundle;
+#[cfg(feature = "client")]
+mod client;
+mod error;
+mod exit;
+mod identity;
+
+pub use bundle::{Bundle, BundleError, LOG_FILE, SOCKET_FILE, SPEC_FILE};
+#[cfg(feature = "client")]
+pub use client::{
+    CreateOptions, Created, ExecOptions, Launcher, Mount, ResolvedUser, Shim, Status, TaskState,
+    UserRequest, dissolve, release_pids,
+};
+pub use error::{ErrorKind, Failure, FailureKind, ShimError};
+pub use exit::{Exit, Record, Started};
+pub use identity::start_time;
+
+/// Who holds a pod's PID namespace: pid and start time, in the pod's folder.
+pub const HOLDER_FILE: &str = "holder";
+
+/// Names of the messages that travel in an `Any`.
+pub mod type_name {
+    /// In the details of a ttrpc status: [`crate::Failure`].
+    pub const FAILURE: &str = "wherry.shim.v1.Failure";
+    /// In `CreateTaskRequest.options`.
+    pub const CREATE_OPTIONS: &str = "wherry.shim.v1.CreateOptions";
+    /// In `ExecProcessRequest.spec`: a process of an OCI spec as JSON, under containerd's name.
+    pub const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+}

@@ -1,0 +1,110 @@
+//! Which namespaces a container gets: new ones, those of its pod, or the host's.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxNamespaceType as Kind, Spec};
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use shim::{Failure, FailureKind};
+use sys::process as sys_process;
+
+/// The magic number of nsfs (statfs(2)).
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// A container's namespaces: which are made, which are joined. What is in neither stays the host's.
+#[derive(Debug)]
+pub struct Namespaces {
+    /// `CLONE_NEW*` flags for the process to be born with.
+    pub new: u64,
+    /// A cgroup namespace, which can only be made once the process is in its cgroup.
+    pub new_cgroup: bool,
+    joined: Vec<(OwnedFd, LinkNameSpaceType, String)>,
+}
+
+impl Namespaces {
+    /// Reads what the spec asks for and opens what is to be joined.
+    ///
+    /// # Errors
+    /// A kind that is not supported, or a path that is no namespace.
+    pub fn open(spec: &Spec) -> Result<Self, Failure> {
+        // The mount namespace is always a new one: without it the container's mounts would be the host's.
+        let mut namespaces =
+            Self { new: sys_process::NEW_MOUNTS, new_cgroup: false, joined: Vec::new() };
+        let asked = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        for namespace in asked.into_iter().flatten() {
+            namespaces.add(namespace.typ(), namespace.path().as_deref())?;
+        }
+        Ok(namespaces)
+    }
+
+    /// Whether the container gets, or joins, a namespace in which it is not on its own with the host.
+    pub fn is_isolated(&self, flag: u64) -> bool {
+        self.new & flag != 0 || self.joined.iter().any(|(_, kind, _)| *kind as u64 == flag)
+    }
+
+    /// Moves this process (and the children it makes from now on) into the namespaces to be joined.
+    ///
+    /// # Errors
+    /// A path was a namespace of another kind, or the kernel refuses.
+    pub fn join(&self) -> Result<(), Failure> {
+        for (file, kind, path) in &self.joined {
+            move_into_link_name_space(file.as_fd(), Some(*kind)).map_err(|error| {
+                let kind = FailureKind::InvalidArgument;
+                Failure::os_kind(kind, "join namespace", path.as_str(), error)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, kind: Kind, path: Option<&Path>) -> Result<(), Failure> {
+        let (flag, link) = match kind {
+            Kind::Pid => (sys_process::NEW_PIDS, LinkNameSpaceType::ProcessID),
+            Kind::Network => (sys_process::NEW_NETWORK, LinkNameSpaceType::Network),
+            Kind::Ipc => (sys_process::NEW_IPC, LinkNameSpaceType::InterProcessCommunication),
+            Kind::Uts => (sys_process::NEW_UTS, LinkNameSpaceType::HostNameAndNISDomainName),
+            Kind::Mount if path.is_none() => return Ok(()),
+            Kind::Cgroup if path.is_none() => {
+                self.new_cgroup = true;
+                return Ok(());
+            }
+            _ => {
+                let kind = format!("{kind:?}").to_lowercase();
+                return Err(unsupported("use namespace", kind, "not supported in this form"));
+            }
+        };
+        match path {
+            None => self.new |= flag,
+            Some(path) => {
+                let name = path.display().to_string();
+                self.joined.push((open_namespace(path)?, link, name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What this runtime cannot do, so that nobody believes it was done.
+pub fn unsupported(
+    operation: &'static str,
+    object: impl Into<String>,
+    cause: &'static str,
+) -> Failure {
+    Failure::new(FailureKind::Unsupported, operation, object, cause)
+}
+
+fn open_namespace(path: &Path) -> Result<OwnedFd, Failure> {
+    let fail = |error: rustix::io::Errno| {
+        let path = path.display().to_string();
+        Failure::os_kind(FailureKind::InvalidArgument, "open namespace", path, error)
+    };
+    // A FIFO in its place must not hold us up.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;
+    let magic = rustix::fs::fstatfs(&file).map_err(fail)?.f_type;
+    if u64::try_from(magic) == Ok(NSFS_MAGIC) {
+        return Ok(file);
+    }
+    let path = path.display().to_string();
+    Err(Failure::new(FailureKind::InvalidArgument, "open namespace", path, "not a namespace"))
+}

@@ -1,0 +1,296 @@
+//! The process itself: what it is to be, and the last steps until it is.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{PosixRlimit, Process as SpecProcess};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat};
+use rustix::io::Errno;
+use shim::{Failure, FailureKind};
+use sys::confined::Root;
+use sys::process::{StandardFile, close_on_exec_from, restore_signals, set_standard};
+
+use super::capability::Capabilities;
+use super::limit;
+use super::namespace::unsupported;
+use super::target;
+use super::user::{Identity, Request, Resolved};
+
+/// Where a command without a slash is looked for when the environment does not say.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a process is to be, as its spec says.
+#[derive(Debug)]
+pub struct Plan {
+    args: Vec<CString>,
+    env: Vec<String>,
+    cwd: PathBuf,
+    user: Request,
+    capabilities: Capabilities,
+    limits: Vec<PosixRlimit>,
+    no_new_privileges: bool,
+    /// How soon the kernel kills it when memory runs out; inherited from whoever sets it.
+    pub oom_score_adj: Option<i32>,
+    umask: u32,
+}
+
+/// A process with everything found in the image: only the command itself is left.
+#[derive(Debug)]
+pub struct Prepared {
+    plan: Plan,
+    env: Vec<CString>,
+    /// Whom it will run as.
+    pub identity: Identity,
+}
+
+/// Standard input, output and error; what is absent is the null device.
+#[derive(Debug, Default)]
+pub struct Stdio {
+    /// Standard input.
+    pub input: Option<OwnedFd>,
+    /// Standard output.
+    pub output: Option<OwnedFd>,
+    /// Standard error.
+    pub error: Option<OwnedFd>,
+}
+
+impl Plan {
+    /// Reads a process's spec; `user` replaces the one in it.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, or `Unsupported` for what this runtime cannot do.
+    pub fn new(spec: &SpecProcess, user: Option<Request>) -> Result<Self, Failure> {
+        let invalid = |object: &str, cause: &'static str| {
+            Failure::new(FailureKind::InvalidArgument, "read process", object, cause)
+        };
+        if spec.apparmor_profile().as_ref().is_some_and(|name| !name.is_empty()) {
+            return Err(unsupported("use", "an AppArmor profile", "not supported"));
+        }
+        if spec.selinux_label().as_ref().is_some_and(|label| !label.is_empty()) {
+            return Err(unsupported("use", "an SELinux label", "not supported"));
+        }
+        let text = |text: &String| {
+            CString::new(text.as_str()).map_err(|_| invalid(text, "contains a zero byte"))
+        };
+        let args: Vec<_> = spec.args().iter().flatten().map(text).collect::<Result<_, _>>()?;
+        if args.first().is_none_or(|command| command.is_empty()) {
+            return Err(invalid("args", "there is no command"));
+        }
+        let cwd = spec.cwd().clone();
+        if !cwd.is_absolute() {
+            return Err(invalid(&cwd.display().to_string(), "cwd must be absolute"));
+        }
+        let own = Request::Numbers(Identity {
+            uid: spec.user().uid(),
+            gid: spec.user().gid(),
+            groups: spec.user().additional_gids().clone().unwrap_or_default(),
+        });
+        Ok(Self {
+            args,
+            env: spec.env().clone().unwrap_or_default(),
+            cwd,
+            user: user.unwrap_or(own),
+            capabilities: Capabilities::new(spec.capabilities().as_ref())?,
+            limits: spec.rlimits().clone().unwrap_or_default(),
+            no_new_privileges: spec.no_new_privileges().unwrap_or(false),
+            oom_score_adj: spec.oom_score_adj(),
+            umask: spec.user().umask().unwrap_or(0o022),
+        })
+    }
+
+    /// Finds in the image what the process needs of it: its user, its home, its folder (which becomes this process's).
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    pub fn prepare(mut self, root: &Root) -> Result<Prepared, Failure> {
+        let Resolved { identity, home } = self.user.resolve(root)?;
+        let mut env = std::mem::take(&mut self.env);
+        if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+            env.push(format!("HOME={}", home.as_deref().unwrap_or("/")));
+        }
+        let variable = |text: String| {
+            CString::new(text).map_err(|_| {
+                let cause = "contains a zero byte";
+                Failure::new(FailureKind::InvalidArgument, "read process", "env", cause)
+            })
+        };
+        let env = env.into_iter().map(variable).collect::<Result<_, _>>()?;
+        enter(root, &self.cwd)?;
+        Ok(Prepared { plan: self, env, identity })
+    }
+}
+
+impl Prepared {
+    /// Becomes the process. Returns only when that is not possible.
+    pub fn execute(self, stdio: Stdio) -> Failure {
+        match self.become_user(stdio) {
+            Err(failure) => failure,
+            Ok(()) => self.execute_command(),
+        }
+    }
+
+    fn become_user(&self, stdio: Stdio) -> Result<(), Failure> {
+        let plan = &self.plan;
+        let identity = &self.identity;
+        limit::apply(&plan.limits)?;
+        // From here on a word on standard error would be the container's own.
+        stdio.install(identity)?;
+        plan.capabilities.bound()?;
+        // Otherwise the change of user below takes the capabilities that are to be kept, too.
+        rustix::thread::set_keep_capabilities(true)
+            .map_err(|e| Failure::os("keep capabilities", "", e))?;
+        let fail = |error: Errno| {
+            Failure::os("become user", format!("{}:{}", identity.uid, identity.gid), error)
+        };
+        let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+        rustix::thread::set_thread_groups(&groups).map_err(fail)?;
+        let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(fail)?;
+        plan.capabilities.apply()?;
+        if plan.no_new_privileges {
+            rustix::thread::set_no_new_privs(true)
+                .map_err(|e| Failure::os("set no_new_privs", "", e))?;
+        }
+        let _old = rustix::process::umask(Mode::from_raw_mode(plan.umask));
+        restore_signals();
+        close_on_exec_from(3).map_err(|e| Failure::os("close files", "", e))
+    }
+
+    fn execute_command(&self) -> Failure {
+        let command = &self.plan.args[0];
+        let name = || command.to_string_lossy().into_owned();
+        if command.to_bytes().contains(&b'/') {
+            return started(name(), self.execve(command));
+        }
+        // As execvp(3): what may not be executed is passed over, but told when nothing else is found.
+        let mut refusal = Errno::NOENT;
+        for dir in self.search_path().split(':') {
+            let dir = if dir.is_empty() { "." } else { dir };
+            let mut path = Vec::from(dir);
+            path.push(b'/');
+            path.extend_from_slice(command.to_bytes());
+            let Ok(path) = CString::new(path) else { continue };
+            match self.execve(&path) {
+                Errno::NOENT | Errno::NOTDIR => {}
+                Errno::ACCESS => refusal = Errno::ACCESS,
+                error => return started(name(), error),
+            }
+        }
+        if refusal == Errno::NOENT {
+            let cause = "executable file not found in $PATH";
+            let mut failure = Failure::new(FailureKind::StartFailed, "execute", name(), cause);
+            failure.errno = Some(refusal.raw_os_error());
+            return failure;
+        }
+        started(name(), refusal)
+    }
+
+    fn search_path(&self) -> &str {
+        let variable =
+            self.env.iter().rev().find_map(|text| text.to_str().ok()?.strip_prefix("PATH="));
+        variable.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_PATH)
+    }
+
+    fn execve(&self, path: &CString) -> Errno {
+        match nix::unistd::execve(path, &self.plan.args, &self.env) {
+            Err(error) => Errno::from_raw_os_error(error as i32),
+            Ok(never) => match never {},
+        }
+    }
+}
+
+impl Stdio {
+    /// The same terminal for all three.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn terminal(terminal: &OwnedFd) -> Result<Self, Failure> {
+        let copy = || {
+            let copied = rustix::io::fcntl_dupfd_cloexec(terminal, 3);
+            copied.map(Some).map_err(|e| Failure::os("use terminal", "", e))
+        };
+        Ok(Self { input: copy()?, output: copy()?, error: copy()? })
+    }
+
+    /// Puts the container's own null device where a file is missing.
+    ///
+    /// # Errors
+    /// `/dev/null` is not the null device.
+    pub fn complete(&mut self, root: &Root) -> Result<(), Failure> {
+        let mut null = None;
+        for file in [&mut self.input, &mut self.output, &mut self.error] {
+            if file.is_some() {
+                continue;
+            }
+            if null.is_none() {
+                null = Some(open_null(root)?);
+            }
+            let copied = null.as_ref().map(|null| rustix::io::fcntl_dupfd_cloexec(null, 3));
+            *file = copied.transpose().map_err(|e| Failure::os("open", "/dev/null", e))?;
+        }
+        Ok(())
+    }
+
+    fn install(&self, identity: &Identity) -> Result<(), Failure> {
+        let files = [
+            (&self.input, StandardFile::Input),
+            (&self.output, StandardFile::Output),
+            (&self.error, StandardFile::Error),
+        ];
+        for (file, number) in files {
+            let Some(file) = file else { continue };
+            own_pipe(file, identity)?;
+            set_standard(file, number).map_err(|e| Failure::os("set up", "standard files", e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives a pipe to the user, so that `/dev/stdout` can be opened; the null device stays who it is.
+fn own_pipe(file: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
+    let fail = |error: Errno| Failure::os("give to the user", "standard files", error);
+    let found = rustix::fs::fstat(file).map_err(fail)?;
+    let kind = rustix::fs::FileType::from_raw_mode(found.st_mode);
+    if kind != rustix::fs::FileType::Fifo || identity.uid == found.st_uid {
+        return Ok(());
+    }
+    let uid = Some(Uid::from_raw(identity.uid));
+    chownat(file, c"", uid, None, AtFlags::EMPTY_PATH).map_err(fail)
+}
+
+fn open_null(root: &Root) -> Result<OwnedFd, Failure> {
+    let handle = super::device::null(root)?;
+    let opened = root.open_with(Path::new("/dev/null"), OFlags::RDWR | OFlags::NOFOLLOW, 0);
+    let opened = opened.map_err(|e| target::invalid(Path::new("/dev/null"), e))?;
+    let same =
+        |file: &OwnedFd| target::stat(file).map(|found| (found.stx_ino, found.stx_rdev_minor));
+    if same(&handle).ok() == same(&opened).ok() {
+        return Ok(opened);
+    }
+    let kind = FailureKind::InvalidArgument;
+    Err(Failure::new(kind, "use", "/dev/null", "is not the null device"))
+}
+
+/// Changes into the process's folder, made when it is missing. By handle, and then the kernel is asked where that is:
+/// a folder outside the root has no path (CVE-2024-21626).
+fn enter(root: &Root, cwd: &Path) -> Result<(), Failure> {
+    let dir = target::open_or_make(root, cwd, target::Wanted::Dir)?;
+    let fail = |error: Errno| {
+        let kind = FailureKind::InvalidArgument;
+        Failure::os_kind(kind, "change folder to", cwd.display().to_string(), error)
+    };
+    rustix::process::fchdir(dir.as_fd()).map_err(fail)?;
+    let place = rustix::process::getcwd(Vec::new()).map_err(fail)?;
+    if place.as_bytes().starts_with(b"/") {
+        return Ok(());
+    }
+    let cause = "is outside the root file system";
+    let path = cwd.display().to_string();
+    Err(Failure::new(FailureKind::InvalidArgument, "change folder to", path, cause))
+}
+
+fn started(command: String, error: Errno) -> Failure {
+    Failure::os_kind(FailureKind::StartFailed, "execute", command, error)
+}

@@ -1,0 +1,258 @@
+//! The root file system: made from the mounts that the caller names, and then the only one there is.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsOpenFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_set_flag,
+    fsconfig_set_string, fsopen, mount_change, unmount,
+};
+use shim::{Failure, FailureKind};
+use sys::confined::Root;
+use sys::mount::{Attributes, Propagation, READ_ONLY, set_attributes};
+
+use super::filesystem;
+use super::mount::{copy_tree, put};
+use super::mount_option::Options;
+
+/// Longest string that fsconfig(2) takes, with its final zero.
+const MAX_CONFIG_STRING: usize = 256;
+/// mount(2) cuts its options silently at a page: never come near it.
+const MAX_MOUNT_DATA: usize = 4095 - 512;
+
+/// One mount of the root file system.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// `overlay`, `bind`, or any other file system.
+    pub kind: String,
+    /// What is mounted; for overlay only a name.
+    pub source: String,
+    /// In containerd's form.
+    pub options: Vec<String>,
+}
+
+/// Mounts the root file system on `place` (in this process's own mount namespace) and makes it the root; nothing of
+/// the host is left below it. `place` is a path of ours.
+///
+/// # Errors
+/// `InvalidArgument` when a layer cannot be mounted.
+pub fn enter(layers: &[Layer], root_path: &Path, place: &Path) -> Result<Root, Failure> {
+    // Nothing that is mounted or unmounted from here on may travel to the host; what was opened before still can.
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(|e| Failure::os("make mounts private", "", e))?;
+    if layers.is_empty() {
+        let real = rustix::fs::lstat(root_path)
+            .is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir());
+        if !real {
+            let path = root_path.display().to_string();
+            let kind = FailureKind::InvalidArgument;
+            return Err(Failure::new(kind, "use rootfs", path, "must be a real directory"));
+        }
+        attach(mount_bind(&root_path.to_string_lossy(), &["rbind".to_owned()])?, place)?;
+    }
+    for layer in layers {
+        match layer.kind.as_str() {
+            "overlay" => mount_overlay(layer, place)?,
+            "bind" => attach(mount_bind(&layer.source, &layer.options)?, place)?,
+            kind => {
+                let name = place.display().to_string();
+                let options = Options::parse(&layer.options, &name)?;
+                attach(filesystem::make(kind, Some(&layer.source), &options, &name)?, place)?;
+            }
+        }
+    }
+    pivot(place)
+}
+
+/// Whether writes through the root are possible, and what travels through it, once everything is in place.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn finish(root: &Root, read_only: bool, propagation: Propagation) -> Result<(), Failure> {
+    let change = Attributes {
+        set: if read_only { READ_ONLY } else { 0 },
+        propagation: if propagation == Propagation::Private { 0 } else { propagation.flag() },
+        clear: 0,
+    };
+    if change == Attributes::default() {
+        return Ok(());
+    }
+    set_attributes(root.fd(), change, false).map_err(|e| Failure::os("finish root of", "/", e))
+}
+
+fn pivot(place: &Path) -> Result<Root, Failure> {
+    let fail = |error: Errno| Failure::os("change root to", place.display().to_string(), error);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = rustix::fs::open(place, flags, Mode::empty()).map_err(fail)?;
+    rustix::process::fchdir(&root).map_err(fail)?;
+    // The old root ends up on top of the new one, at the same place (pivot_root(2), NOTES), and is taken off.
+    rustix::process::pivot_root(".", ".").map_err(fail)?;
+    unmount(".", UnmountFlags::DETACH).map_err(fail)?;
+    rustix::process::chdir("/").map_err(fail)?;
+    Ok(Root::from_fd(root))
+}
+
+fn attach(mount: OwnedFd, place: &Path) -> Result<(), Failure> {
+    let name = place.display().to_string();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let handle = rustix::fs::open(place, flags, Mode::empty())
+        .map_err(|e| Failure::os("open", name.as_str(), e))?;
+    put(mount, &handle, &name)
+}
+
+fn mount_bind(source: &str, options: &[String]) -> Result<OwnedFd, Failure> {
+    let options = Options::parse(options, "rootfs")?;
+    let invalid = |error: std::io::Error| {
+        Failure::os_kind(FailureKind::InvalidArgument, "mount rootfs from", source, error)
+    };
+    let recursive = options.bind.unwrap_or(false);
+    let tree = copy_tree(Path::new(source), recursive).map_err(|e| invalid(e.into()))?;
+    let change = Attributes { propagation: Propagation::Private.flag(), ..options.attributes };
+    set_attributes(&tree, change, false).map_err(invalid)?;
+    Ok(tree)
+}
+
+/// An overlay's options, apart.
+struct Overlay {
+    lower: Vec<String>,
+    dirs: Vec<(&'static str, String)>,
+    rest: Options,
+}
+
+impl Overlay {
+    fn parse(layer: &Layer) -> Result<Self, Failure> {
+        let mut overlay = Self {
+            lower: Vec::new(),
+            dirs: Vec::new(),
+            rest: Options::parse(&layer.options, "/")?,
+        };
+        for (key, value) in std::mem::take(&mut overlay.rest.data) {
+            match (key.as_str(), value) {
+                ("lowerdir", Some(value)) => overlay.lower = split_escaped(&value),
+                ("upperdir", Some(value)) => overlay.dirs.push(("upperdir", value)),
+                ("workdir", Some(value)) => overlay.dirs.push(("workdir", value)),
+                (_, value) => overlay.rest.data.push((key, value)),
+            }
+        }
+        Ok(overlay)
+    }
+}
+
+/// Splits `a:b\:c` at its colons.
+fn split_escaped(list: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut characters = list.chars();
+    while let Some(character) = characters.next() {
+        match (character, parts.last_mut()) {
+            (':', _) => parts.push(String::new()),
+            ('\\', Some(part)) => part.extend(characters.next()),
+            (character, Some(part)) => part.push(character),
+            (_, None) => {}
+        }
+    }
+    parts
+}
+
+fn mount_overlay(layer: &Layer, place: &Path) -> Result<(), Failure> {
+    let overlay = Overlay::parse(layer)?;
+    let object = || format!("overlay of {} layers", overlay.lower.len());
+    let invalid =
+        |error: Errno| Failure::os_kind(FailureKind::InvalidArgument, "mount", object(), error);
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(invalid)?;
+    // Long paths go in through a handle; it has to be open until the mount is made.
+    let mut handles = Vec::new();
+    for (at, path) in overlay.lower.iter().enumerate() {
+        let value = config_value(path, &mut handles)?;
+        match fsconfig_set_string(&context, "lowerdir+", value) {
+            // A kernel before 6.5 does not know the key, and what it knows instead is cut at 256 bytes.
+            Err(Errno::INVAL) if at == 0 => return mount_overlay_by_page(&overlay, place),
+            other => other.map_err(|e| filesystem::explain(invalid(e), &context))?,
+        }
+    }
+    for (key, path) in &overlay.dirs {
+        let value = config_value(path, &mut handles)?;
+        fsconfig_set_string(&context, *key, value)
+            .map_err(|e| filesystem::explain(invalid(e), &context))?;
+    }
+    for (key, value) in &overlay.rest.data {
+        match value {
+            Some(value) => fsconfig_set_string(&context, key, value),
+            None => fsconfig_set_flag(&context, key),
+        }
+        .map_err(|e| filesystem::explain(invalid(e), &context))?;
+    }
+    let made = filesystem::finish(&context, &overlay.rest)
+        .map_err(|e| filesystem::explain(invalid(e), &context))?;
+    attach(made, place)
+}
+
+fn mount_overlay_by_page(overlay: &Overlay, place: &Path) -> Result<(), Failure> {
+    let mut handles = Vec::new();
+    let mut by_handle = |path: &str| -> Result<String, Failure> { handle_path(path, &mut handles) };
+    let lower = overlay.lower.iter().map(|path| by_handle(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut data = format!("lowerdir={}", lower.join(":"));
+    for (key, path) in &overlay.dirs {
+        data.push_str(&format!(",{key}={}", by_handle(path)?));
+    }
+    for (key, value) in &overlay.rest.data {
+        data.push_str(&format!(",{key}"));
+        if let Some(value) = value {
+            data.push_str(&format!("={value}"));
+        }
+    }
+    let object = || format!("overlay of {} layers", overlay.lower.len());
+    if data.len() > MAX_MOUNT_DATA {
+        let cause = "too many layers for this kernel";
+        return Err(Failure::new(FailureKind::Unsupported, "mount", object(), cause));
+    }
+    let data = std::ffi::CString::new(data).map_err(|_| {
+        Failure::new(FailureKind::InvalidArgument, "mount", object(), "an option has a zero byte")
+    })?;
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::RDONLY, overlay.rest.attributes.set & READ_ONLY != 0);
+    rustix::mount::mount("overlay", place, "overlay", flags, Some(data.as_c_str()))
+        .map_err(|e| Failure::os_kind(FailureKind::InvalidArgument, "mount", object(), e))
+}
+
+fn config_value(path: &str, handles: &mut Vec<OwnedFd>) -> Result<String, Failure> {
+    if path.len() < MAX_CONFIG_STRING { Ok(path.to_owned()) } else { handle_path(path, handles) }
+}
+
+/// A short name of a folder: through a handle of this process.
+fn handle_path(path: &str, handles: &mut Vec<OwnedFd>) -> Result<String, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let handle = rustix::fs::openat(CWD, path, flags, Mode::empty())
+        .map_err(|e| Failure::os_kind(FailureKind::InvalidArgument, "open layer", path, e))?;
+    let name = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
+    handles.push(handle);
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_layers_is_split_at_bare_colons_only() {
+        assert_eq!(split_escaped("/a:/b\\:c:/d"), ["/a", "/b:c", "/d"]);
+        assert_eq!(split_escaped("/one"), ["/one"]);
+    }
+
+    #[test]
+    fn an_overlays_options_are_told_apart() {
+        let options =
+            ["index=off", "lowerdir=/a:/b", "upperdir=/u", "workdir=/w", "ro", "volatile"];
+        let layer = Layer {
+            kind: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            options: options.map(str::to_owned).to_vec(),
+        };
+        let overlay = Overlay::parse(&layer).unwrap();
+        assert_eq!(overlay.lower, ["/a", "/b"]);
+        assert_eq!(overlay.dirs, [("upperdir", "/u".to_owned()), ("workdir", "/w".to_owned())]);
+        assert_eq!(overlay.rest.data.len(), 2);
+        assert_eq!(overlay.rest.attributes.set, READ_ONLY);
+    }
+}

@@ -1,0 +1,65 @@
+//! A terminal of the container's own devpts: the master goes to the shim, the slave to the process.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use shim::Failure;
+use sys::confined::Root;
+
+use super::mount::put;
+use super::target::{self, Wanted};
+
+/// Both ends of a terminal.
+#[derive(Debug)]
+pub struct Terminal {
+    /// The end that the shim reads and writes.
+    pub master: OwnedFd,
+    /// The end that the process has.
+    pub slave: OwnedFd,
+}
+
+impl Terminal {
+    /// Makes one in the devpts at `/dev/pts`.
+    ///
+    /// # Errors
+    /// There is no devpts of the container's own.
+    pub fn open(root: &Root) -> Result<Self, Failure> {
+        let path = Path::new("/dev/pts/ptmx");
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW;
+        let master = root.open_with(path, flags, 0).map_err(|e| target::invalid(path, e))?;
+        let fail = |error: Errno| Failure::os("open terminal", "", error);
+        unlockpt(&master).map_err(fail)?;
+        // The slave by its master, not by a name that somebody could have changed (CVE-2025-52565).
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let slave = ioctl_tiocgptpeer(&master, flags).map_err(fail)?;
+        Ok(Self { master, slave })
+    }
+
+    /// Shows it as `/dev/console`.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: something is in its place that leads elsewhere.
+    pub fn show_as_console(&self, root: &Root) -> Result<(), Failure> {
+        const CONSOLE: &str = "/dev/console";
+        let place = target::open_or_make(root, Path::new(CONSOLE), Wanted::File)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        let tree =
+            open_tree(&self.slave, c"", flags).map_err(|e| Failure::os("mount", CONSOLE, e))?;
+        put(tree, &place, CONSOLE)
+    }
+
+    /// Makes it this process's controlling terminal; the process leads its session already.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn control(&self) -> Result<(), Failure> {
+        rustix::process::ioctl_tiocsctty(&self.slave)
+            .map_err(|e| Failure::os("take terminal", "", e))
+    }
+}

@@ -1,0 +1,58 @@
+//! `Delete`: frees what an ended process holds.
+
+use prost::Message;
+use proto::shim::task::v2::{DeleteRequest, DeleteResponse};
+use shim::{Failure, FailureKind};
+
+use super::{Answer, Outcome, Server};
+use crate::server::process::{INIT, Phase};
+use crate::server::reap::timestamp;
+use crate::server::ttrpc::Caller;
+
+impl Server {
+    pub(super) fn delete(&mut self, request: &DeleteRequest, caller: Caller) -> Outcome {
+        let process = self.container(&request.id)?.by_id(&request.exec_id)?;
+        let key = process.key;
+        match &process.phase {
+            Phase::Stopped(_) => self.delete_stopped(key).map(Answer::Now),
+            Phase::Registered(_) => {
+                if let Some(container) = &mut self.container {
+                    container.remove(key);
+                }
+                Ok(Answer::Now(DeleteResponse::default().encode_to_vec()))
+            }
+            // Never started: nobody misses it.
+            Phase::Created(_) => {
+                process.kill();
+                process.deleters.push(caller);
+                Ok(Answer::Later)
+            }
+            Phase::Building(_) | Phase::Starting(_) | Phase::Running => {
+                Err(process.refuse("delete", "it runs"))
+            }
+        }
+    }
+
+    /// Forgets a process that has ended; with the first one goes the container, and whoever is left in its cgroups.
+    pub(in crate::server) fn delete_stopped(&mut self, key: u32) -> Result<Vec<u8>, Failure> {
+        let gone = || Failure::new(FailureKind::NotFound, "delete", "container", "there is none");
+        let container = self.container.as_mut().ok_or_else(gone)?;
+        let process = container.by_key(key).ok_or_else(gone)?;
+        let Phase::Stopped(exit) = process.phase else {
+            return Err(process.refuse("delete", "it runs"));
+        };
+        let response = DeleteResponse {
+            pid: process.pid(),
+            exit_status: exit.code.unsigned_abs(),
+            exited_at: Some(timestamp(exit.at)),
+        };
+        if key == INIT {
+            let id = container.id.clone();
+            container.cgroups.remove().map_err(|e| Failure::os("remove cgroups of", id, e))?;
+            self.container = None;
+        } else {
+            container.remove(key);
+        }
+        Ok(response.encode_to_vec())
+    }
+}

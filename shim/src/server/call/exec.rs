@@ -1,0 +1,40 @@
+//! `Exec`: registers a process; `Start` makes it.
+
+use proto::shim::task::v2::ExecProcessRequest;
+use shim::{Failure, FailureKind};
+
+use super::{Outcome, Server, done};
+use crate::server::process::{MAX_EXECS, Phase, Process, Registered};
+
+impl Server {
+    pub(super) fn exec(&mut self, request: ExecProcessRequest) -> Outcome {
+        let container = self.container(&request.id)?;
+        let refuse =
+            |kind, cause| Err(Failure::new(kind, "register exec", request.exec_id.as_str(), cause));
+        if request.exec_id.is_empty() {
+            return refuse(FailureKind::InvalidArgument, "it has no name");
+        }
+        if request.terminal || !request.stdin.is_empty() {
+            return refuse(FailureKind::Unsupported, "terminals and input are not supported");
+        }
+        let Some(spec) = request.spec else {
+            return refuse(FailureKind::InvalidArgument, "it has no process");
+        };
+        if container.by_id(&request.exec_id).is_ok() {
+            return refuse(FailureKind::AlreadyExists, "there is one of this name");
+        }
+        if container.processes.len() > MAX_EXECS {
+            return refuse(FailureKind::FailedPrecondition, "there are too many");
+        }
+        let init = container.by_id("")?;
+        if !matches!(init.phase, Phase::Running) {
+            return refuse(FailureKind::FailedPrecondition, "the container does not run");
+        }
+        let registered =
+            Registered { process: spec.value, stdout: request.stdout, stderr: request.stderr };
+        let key = container.new_key();
+        let phase = Phase::Registered(Box::new(registered));
+        container.processes.push(Process::new(key, request.exec_id, phase));
+        done()
+    }
+}

@@ -1,0 +1,55 @@
+//! `Kill`: a signal to the first process, to an exec with its process group, or to everybody.
+
+use proto::shim::task::v2::KillRequest;
+use rustix::io::Errno;
+use rustix::process::{Signal, kill_process_group, pidfd_send_signal};
+use shim::{Failure, FailureKind};
+
+use super::{Outcome, Server, done};
+use crate::server::process::{Phase, Process};
+
+impl Server {
+    pub(super) fn kill(&mut self, request: &KillRequest) -> Outcome {
+        let Some(signal) = i32::try_from(request.signal).ok().and_then(sys::process::signal) else {
+            let number = request.signal.to_string();
+            let kind = FailureKind::InvalidArgument;
+            return Err(Failure::new(kind, "send signal", number, "there is no such signal"));
+        };
+        let container = self.container(&request.id)?;
+        if request.all && request.exec_id.is_empty() {
+            container
+                .cgroups
+                .signal_all(signal)
+                .map_err(|e| Failure::os("signal all of", request.id.as_str(), e))?;
+        }
+        let all = request.all;
+        let process = container.by_id(&request.exec_id)?;
+        match send(process, signal) {
+            // Whoever was told to go with all the others has gone already.
+            Err(failure) if all && failure.kind == FailureKind::NotFound => done(),
+            Err(failure) => Err(failure),
+            Ok(()) => done(),
+        }
+    }
+}
+
+fn send(process: &Process, signal: Signal) -> Result<(), Failure> {
+    let gone = || Failure::new(FailureKind::NotFound, "signal", process.name(), "it has ended");
+    let runs = match process.phase {
+        Phase::Stopped(_) => return Err(gone()),
+        Phase::Registered(_) => return Err(process.refuse("signal", "it was not started")),
+        _ => process.reaped.is_none(),
+    };
+    let Some(identity) = process.identity.as_ref().filter(|_| runs) else { return Err(gone()) };
+    let sent = if process.id.is_empty() {
+        let handle = identity.handle.as_ref().ok_or_else(gone)?;
+        pidfd_send_signal(handle, signal)
+    } else {
+        // It is our child and not yet reaped: neither its number nor its group's can be another's.
+        kill_process_group(identity.pid, signal)
+    };
+    match sent {
+        Err(Errno::SRCH) => Err(gone()),
+        other => other.map_err(|e| Failure::os("signal", process.name(), e)),
+    }
+}

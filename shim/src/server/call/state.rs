@@ -1,0 +1,33 @@
+//! `State`: what a process is doing.
+
+use proto::shim::task::v2::{StateRequest, StateResponse};
+use proto::shim::v1::types::Status;
+
+use super::{Outcome, Server, reply};
+use crate::server::process::Phase;
+use crate::server::reap::timestamp;
+
+impl Server {
+    pub(super) fn state(&mut self, request: &StateRequest) -> Outcome {
+        let container = self.container(&request.id)?;
+        let terminal = container.terminal.is_some();
+        let process = container.by_id(&request.exec_id)?;
+        let (status, exit) = match &process.phase {
+            Phase::Registered(_) | Phase::Building(_) | Phase::Created(_) => {
+                (Status::Created, None)
+            }
+            Phase::Starting(_) | Phase::Running => (Status::Running, None),
+            Phase::Stopped(exit) => (Status::Stopped, Some(*exit)),
+        };
+        reply(&StateResponse {
+            id: request.id.clone(),
+            exec_id: request.exec_id.clone(),
+            pid: process.pid(),
+            status: status.into(),
+            terminal: terminal && request.exec_id.is_empty(),
+            exit_status: exit.map_or(0, |exit| exit.code.unsigned_abs()),
+            exited_at: exit.map(|exit| timestamp(exit.at)),
+            ..StateResponse::default()
+        })
+    }
+}

@@ -1,0 +1,37 @@
+//! `ResizePty` and `CloseIO`: the caller's side of a process's standard files.
+
+use proto::shim::task::v2::{CloseIoRequest, ResizePtyRequest};
+use rustix::termios::{Winsize, tcsetwinsize};
+use shim::Failure;
+
+use super::{Outcome, Server, done};
+
+impl Server {
+    pub(super) fn resize_pty(&mut self, request: &ResizePtyRequest) -> Outcome {
+        let container = self.container(&request.id)?;
+        let terminal = container.terminal.as_ref().filter(|_| request.exec_id.is_empty());
+        let Some(terminal) = terminal else {
+            return Err(container
+                .by_id(&request.exec_id)?
+                .refuse("resize terminal of", "it has none"));
+        };
+        let characters = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+        let size = Winsize {
+            ws_row: characters(request.height),
+            ws_col: characters(request.width),
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(terminal, size).map_err(|e| Failure::os("resize", "terminal", e))?;
+        done()
+    }
+
+    pub(super) fn close_io(&mut self, request: &CloseIoRequest) -> Outcome {
+        let container = self.container(&request.id)?;
+        let _known = container.by_id(&request.exec_id)?;
+        if request.stdin && request.exec_id.is_empty() {
+            container.stdin = None;
+        }
+        done()
+    }
+}

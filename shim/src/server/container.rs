@@ -1,0 +1,102 @@
+//! The container: its processes and what belongs to all of them.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use proto::shim::container::User;
+use rustix::process::Pid;
+use shim::{Exit, Failure, FailureKind};
+
+use super::process::{INIT, Process};
+use crate::log::Log;
+use crate::runtime::cgroup::Watch;
+
+/// The one container of this shim.
+#[derive(Debug)]
+pub struct Container {
+    /// Its caller's name for it.
+    pub id: String,
+    /// The first one first.
+    pub processes: Vec<Process>,
+    /// Its cgroups.
+    pub cgroups: Watch,
+    /// Its first process takes all others down with it.
+    pub own_pids: bool,
+    /// Where its output goes.
+    pub log: Option<Log>,
+    /// Whom its first process runs as.
+    pub user: User,
+    /// The end of its standard input that is ours.
+    pub stdin: Option<OwnedFd>,
+    /// The end of its terminal that is ours.
+    pub terminal: Option<OwnedFd>,
+    /// How its first process ended, while its last output is still on its way.
+    pub drain: Option<Drain>,
+    /// Children that were reaped before their builder could say who they are.
+    pub strays: Vec<(Pid, Exit)>,
+    next_key: u32,
+}
+
+/// The time between the end of the first process and the end of its output.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// How it ended.
+    pub exit: Exit,
+    /// When to stop listening to whoever holds the output open.
+    pub deadline: Instant,
+}
+
+impl Container {
+    /// A container whose first process is being made.
+    pub fn new(id: String, init: Process) -> Self {
+        Self {
+            id,
+            processes: vec![init],
+            cgroups: Watch::default(),
+            own_pids: false,
+            log: None,
+            user: User::default(),
+            stdin: None,
+            terminal: None,
+            drain: None,
+            strays: Vec::new(),
+            next_key: INIT + 1,
+        }
+    }
+
+    /// A key that no process has had.
+    pub fn new_key(&mut self) -> u32 {
+        let key = self.next_key;
+        self.next_key += 1;
+        key
+    }
+
+    /// A process by its key.
+    pub fn by_key(&mut self, key: u32) -> Option<&mut Process> {
+        self.processes.iter_mut().find(|process| process.key == key)
+    }
+
+    /// A process by its caller's name for it; the first by the empty one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn by_id(&mut self, id: &str) -> Result<&mut Process, Failure> {
+        let found = self.processes.iter_mut().find(|process| process.id == id);
+        found.ok_or_else(|| Failure::new(FailureKind::NotFound, "find exec", id, "there is none"))
+    }
+
+    /// Forgets a process.
+    pub fn remove(&mut self, key: u32) {
+        self.processes.retain(|process| process.key != key);
+    }
+
+    /// Whether a builder may still tell of a child.
+    pub fn has_making(&self) -> bool {
+        self.processes.iter().any(|process| process.report().is_some())
+    }
+
+    /// When to stop listening to the output, if the first process has ended.
+    pub fn drain_deadline(&self) -> Option<Instant> {
+        self.drain.map(|drain| drain.deadline)
+    }
+}

@@ -1,0 +1,247 @@
+//! What becomes of processes in the making: their reports, and what follows.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use prost::Message;
+use proto::shim::task::v2 as wire;
+use rustix::process::{Pid, Signal, pidfd_send_signal};
+use shim::{Exit, Failure, FailureKind, Started};
+use sys::process::{Wait, wait};
+
+use super::Server;
+use super::process::{INIT, Identity, Making, Phase, Process};
+use super::reap::exit_now;
+use crate::log::{Log, Stream};
+use crate::runtime::cgroup::Watch;
+use crate::runtime::report::{Cloned, Event, Received, receive};
+
+/// What a container whose command could not be executed has as its exit code, as runtimes do it.
+const START_FAILED: i32 = 128;
+
+impl Server {
+    /// Takes everything that a process in the making has said.
+    pub(super) fn take_reports(&mut self, key: u32) {
+        while let Some(process) = self.container.as_mut().and_then(|all| all.by_key(key)) {
+            let Some(report) = process.report() else { return };
+            match receive(report) {
+                Ok(Received::Nothing) => return,
+                Ok(Received::Event(Event::Cloned(cloned), _)) => {
+                    self.cloned(key, &cloned);
+                    self.created_when_ready(key);
+                }
+                Ok(Received::Event(Event::Ready(user), file)) => {
+                    if let Phase::Building(making) = &mut process.phase {
+                        making.ready = Some((user, file));
+                    }
+                    self.created_when_ready(key);
+                }
+                Ok(Received::Event(Event::Failed(failure), _)) => {
+                    process.note(Failure::from_wire(failure));
+                }
+                Ok(Received::End) => return self.reported_all(key),
+                Err(error) => {
+                    process.note(Failure::os("read report of", process.name(), error));
+                    return self.reported_all(key);
+                }
+            }
+        }
+    }
+
+    fn cloned(&mut self, key: u32, cloned: &Cloned) {
+        let Some(container) = &mut self.container else { return };
+        let Some(pid) = i32::try_from(cloned.pid).ok().and_then(Pid::from_raw) else { return };
+        if key == INIT {
+            container.cgroups = Watch::new(cloned);
+            container.own_pids = cloned.own_pids;
+        }
+        let stray = container.strays.iter().position(|(stray, _)| *stray == pid);
+        let reaped = stray.map(|at| container.strays.swap_remove(at).1);
+        if let Some(process) = container.by_key(key) {
+            process.identity = Some(match reaped {
+                Some(_) => Identity { pid, handle: None },
+                None => Identity::of_child(pid),
+            });
+            process.reaped = reaped;
+        }
+    }
+
+    /// The process and its builder speak independently: both have to be heard.
+    fn created_when_ready(&mut self, key: u32) {
+        let Some(process) = self.container.as_mut().and_then(|all| all.by_key(key)) else { return };
+        let known = process.identity.is_some();
+        let Phase::Building(making) = &mut process.phase else { return };
+        let Some((user, terminal)) = making.ready.take_if(|_| known) else { return };
+        if let Err(failure) = self.attach_terminal(terminal) {
+            if let Some(process) = self.container.as_mut().and_then(|all| all.by_key(key)) {
+                process.note(failure);
+                process.kill();
+            }
+            return;
+        }
+        let Some(container) = &mut self.container else { return };
+        container.user = user;
+        let Some(process) = container.by_key(key) else { return };
+        match std::mem::replace(&mut process.phase, Phase::Running) {
+            Phase::Building(Making { report, caller, .. }) => {
+                process.phase = Phase::Created(report);
+                let created = wire::CreateTaskResponse { pid: process.pid() };
+                self.answer(caller, Ok(created.encode_to_vec()));
+            }
+            other => process.phase = other,
+        }
+    }
+
+    fn attach_terminal(&mut self, terminal: Option<OwnedFd>) -> Result<(), Failure> {
+        let fail = |error: io::Error| Failure::os("use", "terminal", error);
+        let Some(terminal) = terminal else { return Ok(()) };
+        let Some(container) = &mut self.container else { return Ok(()) };
+        let reading = terminal.try_clone().map_err(fail)?;
+        rustix::io::ioctl_fionbio(&reading, true).map_err(|e| fail(e.into()))?;
+        container.terminal = Some(terminal);
+        if let Some(log) = &mut container.log {
+            log.attach(Stream::Output, reading);
+        }
+        self.watch_log(Stream::Output)
+    }
+
+    /// Nobody is left who could report: the process was executed, or it is no more.
+    fn reported_all(&mut self, key: u32) {
+        let Some(process) = self.container.as_mut().and_then(|all| all.by_key(key)) else { return };
+        match std::mem::replace(&mut process.phase, Phase::Running) {
+            Phase::Building(making) => self.creation_failed(making),
+            Phase::Starting(Making { caller, failure: None, .. }) if process.identity.is_some() => {
+                let pid = process.pid();
+                let reaped = process.reaped.take();
+                self.answer(caller, Ok(wire::StartResponse { pid }.encode_to_vec()));
+                if let Some(exit) = reaped {
+                    self.ended(key, exit);
+                }
+            }
+            Phase::Starting(making) => self.start_failed(key, making),
+            // Killed at the barrier: its end follows.
+            Phase::Created(_) => {
+                if let Some(exit) = process.reaped.take() {
+                    self.ended(key, exit);
+                }
+            }
+            other => process.phase = other,
+        }
+    }
+
+    /// Takes down what there is of a container that could not be made, and only then tells.
+    fn creation_failed(&mut self, making: Making) {
+        let Some(mut container) = self.container.take() else { return };
+        let mut killed = None;
+        for process in &mut container.processes {
+            let status = process.reap_now();
+            killed = killed.or(status);
+        }
+        let oom = container.cgroups.oom_kills() > 0;
+        if let Err(error) = container.cgroups.remove() {
+            crate::runtime::warn(format_args!("remove cgroups: {error}"));
+        }
+        let failure = making.failure.unwrap_or_else(|| {
+            let (kind, cause) = if oom {
+                (
+                    FailureKind::InvalidArgument,
+                    "the memory limit is too low to prepare it".to_owned(),
+                )
+            } else {
+                let code =
+                    killed.map_or_else(|| "unknown".to_owned(), |exit: Exit| exit.code.to_string());
+                (
+                    FailureKind::Internal,
+                    format!("its process ended before it was ready, code {code}"),
+                )
+            };
+            Failure::new(kind, "create", "container", cause)
+        });
+        self.answer(making.caller, Err(failure));
+    }
+
+    fn start_failed(&mut self, key: u32, making: Making) {
+        let Some(process) = self.container.as_mut().and_then(|all| all.by_key(key)) else { return };
+        let failure = making.failure.unwrap_or_else(|| {
+            let cause = "its builder ended without a word";
+            Failure::new(FailureKind::Internal, "start", process.name(), cause)
+        });
+        let exit = process.reap_now().unwrap_or_else(|| exit_now(START_FAILED));
+        self.ended(key, Exit { code: START_FAILED, ..exit });
+        self.answer(making.caller, Err(failure));
+    }
+
+    /// Tells on disk which process the container is: before it can do anything.
+    pub(super) fn record_start(&self, pid: u32) -> Result<(), Failure> {
+        let start_time = start_time(pid).ok_or_else(|| {
+            Failure::new(FailureKind::Internal, "look at", "process", "it is gone")
+        })?;
+        self.record
+            .write_started(Started { pid, start_time })
+            .map_err(|e| Failure::os("write", "record", e))
+    }
+
+    /// Gives a container that is being made its log.
+    pub(super) fn set_log(&mut self, log: Log) -> Result<(), Failure> {
+        if let Some(container) = &mut self.container {
+            container.log = Some(log);
+        }
+        self.watch_log(Stream::Output)?;
+        self.watch_log(Stream::Error)
+    }
+}
+
+impl Process {
+    /// Keeps the first thing that went wrong.
+    fn note(&mut self, failure: Failure) {
+        if let Phase::Building(making) | Phase::Starting(making) = &mut self.phase {
+            let _first = making.failure.get_or_insert(failure);
+        }
+    }
+
+    /// Ends it; its end will be heard of.
+    pub(super) fn kill(&self) {
+        if let Some(handle) = self.identity.as_ref().and_then(|identity| identity.handle.as_ref()) {
+            let _gone = pidfd_send_signal(handle, Signal::KILL);
+        }
+    }
+
+    /// Ends a process that has given up, and takes its status.
+    fn reap_now(&mut self) -> Option<Exit> {
+        if let Some(exit) = self.reaped.take() {
+            return Some(exit);
+        }
+        self.kill();
+        let identity = self.identity.take()?;
+        wait(Some(identity.pid), Wait::Block).map(|ended| exit_now(ended.code))
+    }
+}
+
+/// When a process was started, in clock ticks since boot: the 22nd field of its stat file, whose second may hold
+/// anything and ends with the last parenthesis (proc_pid_stat(5)).
+pub(super) fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_start_time(&String::from_utf8_lossy(&stat))
+}
+
+fn parse_start_time(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_called_like_a_stat_line_does_not_confuse_its_start_time() {
+        let stat = "7 (a) S 1 (b) x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 424242 20 21\n";
+        assert_eq!(parse_start_time(stat), Some(424_242));
+        assert_eq!(parse_start_time("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn this_process_has_a_start_time() {
+        assert!(start_time(std::process::id()).is_some());
+    }
+}

@@ -1,0 +1,128 @@
+//! Readiness: epoll(7) with typed tokens.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+
+/// Events taken at once.
+const BATCH: usize = 16;
+
+/// What is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Token {
+    /// Somebody wants to connect.
+    Listener,
+    /// A connection has something to read, or can be written again.
+    Connection(u32),
+    /// A child has ended.
+    Children,
+    /// The container's standard output.
+    Output,
+    /// Its standard error.
+    Error,
+    /// A process that is being made, by its key.
+    Report(u32),
+}
+
+/// An epoll instance.
+#[derive(Debug)]
+pub struct Poll {
+    epoll: OwnedFd,
+}
+
+impl Poll {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)? })
+    }
+
+    /// Watches a file until it is closed.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add(&self, file: impl AsFd, token: Token) -> io::Result<()> {
+        let data = EventData::new_u64(token.encode());
+        Ok(epoll::add(&self.epoll, file, data, EventFlags::IN)?)
+    }
+
+    /// Watches a file for reading and, if `writable`, for writing.
+    ///
+    /// # Errors
+    /// It is not watched.
+    pub fn modify(&self, file: impl AsFd, token: Token, writable: bool) -> io::Result<()> {
+        let mut flags = EventFlags::IN;
+        flags.set(EventFlags::OUT, writable);
+        Ok(epoll::modify(&self.epoll, file, EventData::new_u64(token.encode()), flags)?)
+    }
+
+    /// Waits for events, for at most `patience`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn wait(
+        &self,
+        patience: Option<Duration>,
+    ) -> io::Result<impl Iterator<Item = Token> + use<>> {
+        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; BATCH];
+        let patience = patience.and_then(|duration| Timespec::try_from(duration).ok());
+        let count = match epoll::wait(&self.epoll, &mut events, patience.as_ref()) {
+            Err(Errno::INTR) => 0,
+            other => other?,
+        };
+        Ok(events.into_iter().take(count).filter_map(|event| Token::decode(event.data.u64())))
+    }
+}
+
+impl Token {
+    fn encode(self) -> u64 {
+        let (kind, number) = match self {
+            Self::Listener => (0, 0),
+            Self::Connection(slot) => (1, slot),
+            Self::Children => (2, 0),
+            Self::Output => (3, 0),
+            Self::Error => (4, 0),
+            Self::Report(key) => (5, key),
+        };
+        kind << 32 | u64::from(number)
+    }
+
+    fn decode(data: u64) -> Option<Self> {
+        let number = u32::try_from(data & u64::from(u32::MAX)).ok()?;
+        match data >> 32 {
+            0 => Some(Self::Listener),
+            1 => Some(Self::Connection(number)),
+            2 => Some(Self::Children),
+            3 => Some(Self::Output),
+            4 => Some(Self::Error),
+            5 => Some(Self::Report(number)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_as_they_were() {
+        let tokens = [
+            Token::Listener,
+            Token::Connection(7),
+            Token::Children,
+            Token::Output,
+            Token::Error,
+            Token::Report(u32::MAX),
+        ];
+        for token in tokens {
+            assert_eq!(Token::decode(token.encode()), Some(token));
+        }
+    }
+}

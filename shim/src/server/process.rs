@@ -1,0 +1,145 @@
+//! One process of the container and what it is doing.
+//!
+//! ```text
+//! first process:  Building ──Ready──► Created ──start──► Starting ──executed──► Running ──reaped──► Stopped
+//! exec:           Registered ────────────start─────────► Starting ──executed──► Running ──reaped──► Stopped
+//! ```
+//!
+//! A first process that fails while Building leaves no container; one that fails while Starting is Stopped.
+
+use std::os::fd::OwnedFd;
+
+use proto::shim::container::User;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use shim::{Exit, Failure, FailureKind};
+
+use super::ttrpc::Caller;
+
+/// The key of the first process.
+pub const INIT: u32 = 0;
+/// Processes that a container may have through exec at a time.
+pub const MAX_EXECS: usize = 64;
+
+/// A process that the shim is the parent of.
+#[derive(Debug)]
+pub struct Process {
+    /// Names it in this shim.
+    pub key: u32,
+    /// Its caller's name for it; empty for the first.
+    pub id: String,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Once it exists.
+    pub identity: Option<Identity>,
+    /// It was reaped before it was known what it has come to.
+    pub reaped: Option<Exit>,
+    /// Who waits for its end.
+    pub waiters: Vec<Caller>,
+    /// Who waits for its end to have it deleted.
+    pub deleters: Vec<Caller>,
+}
+
+/// A process's number, and a handle that never means another one.
+#[derive(Debug)]
+pub struct Identity {
+    /// The number, as the host sees it.
+    pub pid: Pid,
+    /// The handle; none for a process that was reaped already.
+    pub handle: Option<OwnedFd>,
+}
+
+/// What a process is doing.
+#[derive(Debug)]
+pub enum Phase {
+    /// Known, not yet asked for.
+    Registered(Box<Registered>),
+    /// Being made.
+    Building(Making),
+    /// At the start barrier, which opens with a byte.
+    Created(OwnedFd),
+    /// Released, but not yet executed.
+    Starting(Making),
+    /// What it was asked to be.
+    Running,
+    /// Ended.
+    Stopped(Exit),
+}
+
+/// An exec before its start.
+#[derive(Debug)]
+pub struct Registered {
+    /// The process of an OCI spec, as JSON.
+    pub process: Vec<u8>,
+    /// A FIFO, or empty.
+    pub stdout: String,
+    /// A FIFO, or empty.
+    pub stderr: String,
+}
+
+/// A process in the making.
+#[derive(Debug)]
+pub struct Making {
+    /// Where it reports to.
+    pub report: OwnedFd,
+    /// Who is told how it went.
+    pub caller: Caller,
+    /// What it has said went wrong.
+    pub failure: Option<Failure>,
+    /// It has said that it is ready, perhaps with a terminal, before its builder could say who it is.
+    pub ready: Option<(User, Option<OwnedFd>)>,
+}
+
+impl Making {
+    /// A process of which nothing was heard yet.
+    pub fn new(report: OwnedFd, caller: Caller) -> Self {
+        Self { report, caller, failure: None, ready: None }
+    }
+}
+
+impl Process {
+    /// A process in its first phase.
+    pub fn new(key: u32, id: String, phase: Phase) -> Self {
+        Self {
+            key,
+            id,
+            phase,
+            identity: None,
+            reaped: None,
+            waiters: Vec::new(),
+            deleters: Vec::new(),
+        }
+    }
+
+    /// Where it reports to, as long as it does.
+    pub fn report(&self) -> Option<&OwnedFd> {
+        match &self.phase {
+            Phase::Building(making) | Phase::Starting(making) => Some(&making.report),
+            Phase::Created(report) => Some(report),
+            _ => None,
+        }
+    }
+
+    /// Its number, or zero.
+    pub fn pid(&self) -> u32 {
+        self.identity
+            .as_ref()
+            .map_or(0, |identity| identity.pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
+    /// What an error calls it.
+    pub fn name(&self) -> String {
+        if self.id.is_empty() { "container".to_owned() } else { format!("exec {}", self.id) }
+    }
+
+    /// A refusal because of what it is doing.
+    pub fn refuse(&self, operation: &'static str, cause: &'static str) -> Failure {
+        Failure::new(FailureKind::FailedPrecondition, operation, self.name(), cause)
+    }
+}
+
+impl Identity {
+    /// Takes hold of a child that was not reaped yet: its number cannot be another's.
+    pub fn of_child(pid: Pid) -> Self {
+        Self { pid, handle: pidfd_open(pid, PidfdFlags::empty()).ok() }
+    }
+}

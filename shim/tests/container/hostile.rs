@@ -1,0 +1,235 @@
+//! Images and specs that want more than they may have.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use shim::{ErrorKind, UserRequest};
+
+use crate::harness::{Case, Test};
+
+pub const TESTS: &[Test] = &[
+    ("a_mount_target_that_leads_out_is_refused_by_name", targets),
+    ("proc_sys_and_dev_of_an_image_must_be_folders", plain_folders),
+    ("devices_of_an_image_must_be_what_they_are_called", false_devices),
+    ("procfs_cannot_be_covered", covered_proc),
+    ("user_files_that_are_no_files_or_too_long_are_refused", user_files),
+    ("a_working_folder_cannot_be_a_file_of_ours", working_folder),
+    ("a_log_in_place_of_something_else_is_refused", logs),
+    ("what_is_not_supported_is_refused_and_not_ignored", unsupported),
+    ("namespaces_that_are_none_are_refused", namespaces),
+    ("the_shims_binary_cannot_be_written_from_inside", binary),
+];
+
+impl Case {
+    fn refuse(mut self, words: &str) {
+        let host = self.folder_of_host();
+        let refused = self.create().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+        assert!(refused.to_string().contains(words), "{refused}");
+        assert_eq!(fs::read_dir(&host).unwrap().count(), 1, "the host's folder was touched");
+        let cgroups = fs::read_dir(format!("/sys/fs/cgroup/pids{}", crate::harness::cgroup_parent()));
+        let left = cgroups.into_iter().flatten().flatten().any(|e| e.file_name() == *self.id);
+        assert!(!left, "a cgroup is left");
+    }
+
+    fn folder_of_host(&self) -> std::path::PathBuf {
+        let path = self.dir.join("outside");
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("marker"), "").unwrap();
+        path
+    }
+}
+
+fn tmpfs(destination: &str) -> Value {
+    json!({"destination": destination, "type": "tmpfs", "source": "tmpfs"})
+}
+
+fn targets() {
+    for (link, target, destination) in [
+        ("", "", "/../../outside/x"),
+        ("out", "../../../../outside", "/out/x"),
+        ("a", "bin/../../outside", "/a"),
+        ("loop", "loop", "/loop"),
+    ] {
+        let mut case = Case::new("true");
+        if !link.is_empty() {
+            symlink(target, case.image.join(link)).unwrap();
+        }
+        case.spec["mounts"].as_array_mut().unwrap().push(tmpfs(destination));
+        case.refuse(destination);
+    }
+    // An absolute link stays inside.
+    let mut case = Case::new("ls -d /outside/x; grep -c ' /outside/x ' /proc/mounts");
+    let host = case.folder_of_host();
+    symlink(&host, case.image.join("abs")).unwrap();
+    symlink("/outside", case.image.join("inside")).unwrap();
+    case.spec["mounts"].as_array_mut().unwrap().push(tmpfs("/inside/x"));
+    case.spec["mounts"].as_array_mut().unwrap().push(tmpfs("/abs/y"));
+    assert_eq!(case.run_for_output(), "/outside/x\n1");
+    assert_eq!(fs::read_dir(&host).unwrap().count(), 1);
+}
+
+fn plain_folders() {
+    for name in ["proc", "sys", "dev"] {
+        for target in ["/tmp", "tmp", "../../outside", "/nowhere"] {
+            let case = Case::new("true");
+            fs::remove_dir(case.image.join(name)).unwrap();
+            symlink(target, case.image.join(name)).unwrap();
+            case.refuse(&format!("/{name}"));
+        }
+        let case = Case::new("true");
+        fs::remove_dir(case.image.join(name)).unwrap();
+        fs::write(case.image.join(name), "").unwrap();
+        case.refuse(&format!("/{name}"));
+    }
+}
+
+fn false_devices() {
+    let pattern = fs::read("/proc/sys/kernel/core_pattern").unwrap();
+    for target in ["/proc/sys/kernel/core_pattern", "../../outside/marker", "nowhere"] {
+        let mut case = Case::new("true");
+        case.spec["mounts"].as_array_mut().unwrap().retain(|m| {
+            !m["destination"].as_str().unwrap().starts_with("/dev")
+        });
+        symlink(target, case.image.join("dev/null")).unwrap();
+        case.refuse("/dev/null");
+    }
+    assert_eq!(fs::read("/proc/sys/kernel/core_pattern").unwrap(), pattern);
+    // A terminal's console must not make a file elsewhere.
+    let mut case = Case::new("true");
+    case.spec["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/dev");
+    case.options.terminal = true;
+    symlink("../../outside/x", case.image.join("dev/console")).unwrap();
+    case.refuse("/dev/console");
+}
+
+fn covered_proc() {
+    for destination in ["/proc", "/proc/self/attr", "/proc/sys", "/proc/1"] {
+        let mut case = Case::new("true");
+        let source = case.folder_of_host();
+        let bind = json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind"]});
+        case.spec["mounts"].as_array_mut().unwrap().push(bind);
+        case.refuse(destination);
+    }
+    let mut case = Case::new("cat /proc/uptime");
+    let file = case.folder_of_host().join("marker");
+    fs::write(&file, "never").unwrap();
+    let bind = json!({"destination": "/proc/uptime", "type": "bind", "source": file, "options": ["bind"]});
+    case.spec["mounts"].as_array_mut().unwrap().push(bind);
+    assert_eq!(case.run_for_output(), "never");
+}
+
+fn user_files() {
+    let named = || UserRequest { user: "app".to_owned(), ..UserRequest::default() };
+    for kind in ["fifo", "device", "huge", "folder"] {
+        let mut case = Case::new("true");
+        case.options.user = named();
+        let path = case.image.join("etc/passwd");
+        fs::remove_file(&path).unwrap();
+        let node = |file_type, number| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o644);
+            rustix::fs::mknodat(rustix::fs::CWD, &path, file_type, mode, number).unwrap();
+        };
+        match kind {
+            "fifo" => node(rustix::fs::FileType::Fifo, 0),
+            "device" => symlink("/dev/zero", &path).unwrap(),
+            "huge" => fs::File::create(&path).unwrap().set_len(8 << 30).unwrap(),
+            _ => fs::create_dir(&path).unwrap(),
+        }
+        let started = Instant::now();
+        case.refuse("/etc/passwd");
+        assert!(started.elapsed() < Duration::from_secs(1), "{kind}: {:?}", started.elapsed());
+    }
+    let mut case = Case::new("id -u");
+    fs::remove_file(case.image.join("etc/passwd")).unwrap();
+    symlink(case.folder_of_host(), case.image.join("etc/passwd")).unwrap();
+    case.options.user = UserRequest { user: "7".to_owned(), ..UserRequest::default() };
+    assert_eq!(case.run_for_output(), "7", "a dangling link is no file");
+}
+
+fn working_folder() {
+    for number in 0..20 {
+        for link in [false, true] {
+            let mut case = Case::new("true");
+            let magic = format!("/proc/self/fd/{number}");
+            if link {
+                symlink(&magic, case.image.join("cwd")).unwrap();
+            }
+            case.spec["process"]["cwd"] = json!(if link { "/cwd" } else { magic.as_str() });
+            let refused = case.create().unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+        }
+    }
+}
+
+fn logs() {
+    let mut case = Case::new("true");
+    let marker = case.folder_of_host().join("marker");
+    symlink(&marker, case.dir.join("logs/link.log")).unwrap();
+    case.options.log = Some(case.dir.join("logs/link.log"));
+    case.refuse("logs/link.log");
+    let mut case = Case::new("true");
+    case.options.log = Some(case.dir.join("missing/0.log"));
+    case.refuse("missing/0.log");
+    let mut case = Case::new("true");
+    let fifo = case.dir.join("logs/fifo");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    case.options.log = Some(fifo);
+    case.refuse("logs/fifo");
+}
+
+fn unsupported() {
+    let changes: [fn(&mut Value); 6] = [
+        |spec| spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"}),
+        |spec| spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"})),
+        |spec| spec["process"]["apparmorProfile"] = json!("x"),
+        |spec| spec["process"]["selinuxLabel"] = json!("x"),
+        |spec| spec["hooks"] = json!({"prestart": [{"path": "/bin/true"}]}),
+        |spec| spec["linux"]["cgroupsPath"] = json!("a.slice:b:c"),
+    ];
+    for change in changes {
+        let mut case = Case::new("true");
+        change(&mut case.spec);
+        let refused = case.create().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+    }
+}
+
+fn namespaces() {
+    for path in ["/etc/passwd", "/no/such/file", "/proc/self/ns/uts"] {
+        let mut case = Case::new("true");
+        let all = case.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        all.retain(|namespace| namespace["type"] != "network");
+        all.push(json!({"type": "network", "path": path}));
+        case.refuse(path);
+    }
+    let mut case = Case::new("busybox readlink /proc/self/ns/net");
+    let all = case.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    all.retain(|namespace| namespace["type"] != "network");
+    all.push(json!({"type": "network", "path": "/proc/self/ns/net"}));
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    // The shim was started here: its own network is ours.
+    assert_eq!(case.run_for_output(), own.to_str().unwrap());
+}
+
+fn binary() {
+    let before = fs::read(env!("CARGO_BIN_EXE_wherry-shim")).unwrap();
+    // An interpreter of "/proc/self/exe" is the runtime itself, run by the container's exec.
+    let mut case = Case::new("sleep 60");
+    let script = case.image.join("bin/again");
+    fs::write(&script, "#!/proc/self/exe\n").unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    case.start();
+    for round in 0..5 {
+        drop(case.exec_args(&format!("again{round}"), json!(["/bin/again"])));
+    }
+    let (_, said, _) = case.exec(
+        "write",
+        "for p in /proc/[0-9]*; do echo x > $p/exe; done 2>&1 | grep -v -c xyz",
+    );
+    assert_ne!(said, "0\n");
+    assert_eq!(fs::read(env!("CARGO_BIN_EXE_wherry-shim")).unwrap(), before);
+}

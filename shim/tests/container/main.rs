@@ -1,0 +1,18 @@
+//! The real `wherry-shim`, driven through the client library: containers made of busybox.
+//!
+//! Takes root. The test process starts itself anew in a mount and network namespace of its own, so that nothing it
+//! mounts is the machine's; its cgroups are below a parent of their own. Without root or busybox it says SKIPPED.
+//!
+//! With `--measure` it prints what a container costs instead; `WHERRY_SHIM` names another build of the shim.
+#![allow(missing_docs, clippy::too_many_lines)]
+
+mod harness;
+mod hostile;
+mod life;
+mod measure;
+mod process;
+mod rootfs;
+
+fn main() -> std::process::ExitCode {
+    harness::run(&[life::TESTS, process::TESTS, rootfs::TESTS, hostile::TESTS])
+}

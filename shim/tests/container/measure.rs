@@ -1,0 +1,95 @@
+//! What a container costs: times of the calls, and the shim's share of memory.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use oci_spec::runtime::Spec;
+use serde_json::json;
+use shim::Bundle;
+
+use crate::harness::{Case, launcher};
+
+
+const RUNNING: usize = 20;
+
+fn rounds() -> usize {
+    std::env::var("WHERRY_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(50)
+}
+
+/// Prints the tables.
+pub fn run() {
+    let mut times: Vec<(&str, Vec<Duration>)> = ["bundle", "launch", "create", "start", "exec", "kill+wait", "delete", "shutdown"]
+        .map(|name| (name, Vec::new()))
+        .into();
+    for _ in 0..rounds() {
+        round(&mut times);
+    }
+    println!("{:>10} {:>8} {:>8} {:>8}  ms of {ROUNDS}", "", "p10", "p50", "p90");
+    for (name, times) in &mut times {
+        times.sort();
+        let at = |percent: usize| times[times.len() * percent / 100].as_secs_f64() * 1000.0;
+        println!("{name:>10} {:8.3} {:8.3} {:8.3}", at(10), at(50), at(90));
+    }
+    memory();
+}
+
+fn round(times: &mut [(&str, Vec<Duration>)]) {
+    let mut case = Case::new("exec sleep 1000");
+    let launcher = launcher();
+    let mut lap = Instant::now();
+    let mut column = times.iter_mut();
+    let mut took = |lap: &mut Instant| {
+        column.next().unwrap().1.push(lap.elapsed());
+        *lap = Instant::now();
+    };
+    let spec: Spec = serde_json::from_value(case.spec.clone()).unwrap();
+    lap = Instant::now();
+    let bundle = Bundle::create(&case.bundle_dir, &spec).unwrap();
+    took(&mut lap);
+    let shim = case.block(launcher.launch(&bundle)).unwrap();
+    took(&mut lap);
+    case.block(shim.create(case.options.clone())).unwrap();
+    took(&mut lap);
+    case.block(shim.start()).unwrap();
+    took(&mut lap);
+    case.adopt(shim.clone());
+    assert_eq!(case.exec_args("x", json!(["/bin/true"])).unwrap().0, 0);
+    took(&mut lap);
+    case.block(shim.kill(9, true)).unwrap();
+    case.block(shim.wait()).unwrap();
+    took(&mut lap);
+    case.block(shim.delete()).unwrap();
+    took(&mut lap);
+    case.block(shim.shutdown()).unwrap();
+    took(&mut lap);
+}
+
+fn memory() {
+    let cases: Vec<(Case, u32)> = (0..RUNNING)
+        .map(|_| {
+            let mut case = Case::new("echo one; exec sleep 1000");
+            let created = case.start();
+            case.exec("x", "true");
+            let stat = fs::read_to_string(format!("/proc/{}/stat", created.pid)).unwrap();
+            let parent = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap();
+            (case, parent.parse().unwrap())
+        })
+        .collect();
+    println!("\nmean of {RUNNING} shims, KiB");
+    for field in ["Rss", "Pss", "Pss_Anon", "Pss_File", "Private_Dirty", "Private_Clean"] {
+        let sum: u64 = cases.iter().map(|(_, pid)| rollup(*pid, field)).sum();
+        println!("{field:>14} {:8.1}", sum as f64 / RUNNING as f64);
+    }
+    if std::env::var_os("WHERRY_SHIM_SMAPS").is_some() {
+        println!("{}", fs::read_to_string(format!("/proc/{}/smaps", cases[0].1)).unwrap());
+    }
+    let path = launcher().path().to_owned();
+    println!("binary {} KiB", fs::metadata(Path::new(&path)).unwrap().len() / 1024);
+}
+
+fn rollup(pid: u32, field: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = text.lines().find(|line| line.starts_with(&format!("{field}:"))).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}

@@ -1,0 +1,55 @@
+//! What `/proc` tells about processes and memory.
+
+use std::fs;
+
+/// A process of this PID namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its parent's id.
+    pub parent: u32,
+    /// Its command line, or its name in brackets when it has none.
+    pub command: String,
+    /// When it started, in clock ticks since boot: with the id, its identity.
+    pub start: u64,
+}
+
+/// All processes that are alive (zombies are not).
+pub fn processes() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(process)
+        .collect()
+}
+
+/// The process with this id, if it is alive.
+pub fn process(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (name, rest) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    // proc_pid_stat(5): state is field 3, the parent field 4, the start time field 22.
+    let (state, parent, start) = (fields[0], fields[1].parse().ok()?, fields[19].parse().ok()?);
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned();
+    let name = name.split_once('(').map_or(name, |(_, name)| name);
+    let command = if command.is_empty() { format!("[{name}]") } else { command };
+    (state != "Z").then_some(Process { pid, parent, command, start })
+}
+
+/// The processes whose executable file has this name.
+pub fn named(name: &str) -> Vec<Process> {
+    let is = |process: &Process| {
+        fs::read_link(format!("/proc/{}/exe", process.pid))
+            .is_ok_and(|exe| exe.file_name().is_some_and(|file| file == name))
+    };
+    processes().into_iter().filter(is).collect()
+}
+
+/// A process's proportional share of memory, in KiB (`smaps_rollup`, proc(5)).
+pub fn pss_kib(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find(|line| line.starts_with("Pss:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}

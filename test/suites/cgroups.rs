@@ -1,0 +1,99 @@
+//! Limits, as the kernel's files show them, on both versions of cgroups.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use e2e::runner::Test;
+use e2e::spec::{Container, sleeper};
+use e2e::tests;
+use e2e::world::World;
+
+pub fn tests() -> Vec<Test> {
+    tests![
+        Any: limits_are_written_to_the_containers_cgroup,
+        Any: the_cgroup_is_below_the_one_the_pod_asked_for,
+        Any: the_containers_processes_are_in_its_cgroup,
+    ]
+}
+
+/// The cgroups whose name has this id in it, one per hierarchy.
+fn cgroups(id: &str) -> Vec<PathBuf> {
+    fn walk(folder: &Path, id: &str, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if entry.file_name().to_string_lossy().contains(id) {
+                    found.push(entry.path());
+                } else {
+                    walk(&entry.path(), id, found);
+                }
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(Path::new("/sys/fs/cgroup"), id, &mut found);
+    found
+}
+
+/// The content of a file of the container's cgroup, in whichever hierarchy has it.
+fn file(id: &str, name: &str) -> Option<String> {
+    let read = |folder: PathBuf| fs::read_to_string(folder.join(name)).ok();
+    cgroups(id).into_iter().find_map(read).map(|text| text.trim().to_owned())
+}
+
+async fn limits_are_written_to_the_containers_cgroup(world: &mut World) {
+    let node = world.node().await;
+    let pod = node.pod("limits").await;
+    let config = sleeper("limits").limits(|limits| {
+        limits.memory_limit_in_bytes = 64 << 20;
+        limits.cpu_shares = 512;
+        limits.cpu_quota = 50_000;
+        limits.cpu_period = 100_000;
+        limits.cpuset_cpus = "0".into();
+    });
+    let id = node.run(&pod, &config).await;
+    // By cgroup v1's name and value, and v2's.
+    for (old, old_value, new, new_value) in [
+        ("memory.limit_in_bytes", "67108864", "memory.max", "67108864"),
+        ("cpu.cfs_quota_us", "50000", "cpu.max", "50000 100000"),
+        ("cpu.cfs_period_us", "100000", "cpu.max", "50000 100000"),
+        ("cpuset.cpus", "0", "cpuset.cpus", "0"),
+    ] {
+        match file(&id, old) {
+            Some(value) => assert_eq!(value, old_value, "{old}"),
+            None => assert_eq!(file(&id, new).as_deref(), Some(new_value), "{new}"),
+        }
+    }
+    match file(&id, "cpu.shares") {
+        Some(value) => assert_eq!(value, "512"),
+        // Both conversions of shares to weights are in use: the linear one and runc's newer one.
+        None => assert!(["20", "59"].contains(&file(&id, "cpu.weight").unwrap().as_str())),
+    }
+}
+
+async fn the_cgroup_is_below_the_one_the_pod_asked_for(world: &mut World) {
+    let node = world.node().await;
+    let pod = node.pod("parent").await;
+    let id = node.run(&pod, &sleeper("parent")).await;
+    let parent = pod.config.linux.as_ref().unwrap().cgroup_parent.clone();
+    let found = cgroups(&id);
+    assert!(!found.is_empty());
+    for folder in found {
+        assert!(folder.parent().unwrap().ends_with(&parent[1..]), "{}", folder.display());
+    }
+}
+
+async fn the_containers_processes_are_in_its_cgroup(world: &mut World) {
+    let node = world.node().await;
+    let pod = node.pod("members").await;
+    let id = node.run(&pod, &sleeper("members")).await;
+    let members = file(&id, "cgroup.procs").unwrap();
+    // The shell and its sleep.
+    assert_eq!(members.lines().count(), 2, "{members}");
+    let answer = node.cri.exec(&id, &["cat", "/proc/self/cgroup"], 5).await.unwrap();
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    let memory = text.lines().find(|line| line.contains(":memory:") || line.starts_with("0::/"));
+    assert!(memory.is_some(), "{text}");
+    // Neither the shim nor the daemon counts against the container.
+    let daemon = node.pid().unwrap().to_string();
+    assert!(!members.lines().any(|pid| pid == daemon));
+}

@@ -1,0 +1,68 @@
+//! All suites in one program, because each would start a node, registries and namespaces of its own.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::cloned_ref_to_slice_refs, reason = "[a.clone()] reads as the list that is expected")]
+
+use std::process::ExitCode;
+
+use e2e::isolate::{Entered, enter};
+use e2e::runner;
+use tonic::{Code, Status};
+
+mod bad_input;
+mod cgroups;
+mod containers;
+mod crictl;
+mod daemon;
+mod exec;
+mod files;
+mod images;
+#[cfg(feature = "interop")]
+mod interop;
+mod isolation;
+mod logs;
+mod memory;
+mod mounts;
+mod network;
+mod pods;
+mod process;
+mod pulls;
+mod random_kills;
+mod recovery;
+
+fn main() -> ExitCode {
+    let folder = match enter() {
+        Entered::Done(code) => return code,
+        Entered::Inside(folder) => folder,
+    };
+    let suites = [
+        crictl::tests(),
+        pods::tests(),
+        containers::tests(),
+        process::tests(),
+        files::tests(),
+        mounts::tests(),
+        isolation::tests(),
+        cgroups::tests(),
+        exec::tests(),
+        logs::tests(),
+        images::tests(),
+        pulls::tests(),
+        bad_input::tests(),
+        network::tests(),
+        recovery::tests(),
+        random_kills::tests(),
+        daemon::tests(),
+        memory::tests(),
+        #[cfg(feature = "interop")]
+        interop::tests(),
+    ];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(runner::run(suites.into_iter().flatten().collect(), &folder))
+}
+
+/// The code of a call that must fail.
+#[track_caller]
+fn code<T: std::fmt::Debug>(answer: Result<T, Status>) -> Code {
+    answer.expect_err("this call must fail").code()
+}
