@@ -8,14 +8,17 @@ use snapshotter::Overlay;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
-    let mut next = |name| arguments.next().ok_or(format!("usage: pull ROOT REFERENCE [CERTS_DIR], {name} is missing"));
+    let mut next = |name| {
+        arguments.next().ok_or(format!("usage: pull ROOT REFERENCE [CERTS_DIR], {name} is missing"))
+    };
     let (root, name) = (next("ROOT")?, Reference::parse(&next("REFERENCE")?)?);
     fs::create_dir_all(&root)?;
     let layers = Arc::new(Overlay::open(format!("{root}/snapshots").as_ref())?);
     let mut config = ImagesConfig::new(&root);
     config.certs_dir = next("CERTS_DIR").ok().map(Into::into);
     let images = Images::open(config, layers)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let before = status("VmRSS");
     let started = Instant::now();
     let image = runtime.block_on(images.pull(&name, None))?;

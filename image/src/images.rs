@@ -142,6 +142,11 @@ impl Images {
         config: ImagesConfig,
         snapshotter: Arc<dyn Snapshotter>,
     ) -> Result<Arc<Self>, ImageError> {
+        if config.keep_blobs {
+            tracing::warn!(
+                "keep_blobs is set and not supported: compressed layers are dropped once unpacked"
+            );
+        }
         let content = Content::open(&config.root.join("content"))?;
         let records = Records::open(&config.root.join("images"))?;
         let mut loaded = records.load()?;

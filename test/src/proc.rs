@@ -38,11 +38,13 @@ pub fn process(pid: u32) -> Option<Process> {
     (state != "Z").then_some(Process { pid, parent, command, start })
 }
 
-/// The processes whose executable file has this name.
+/// The processes whose program has this name.
+///
+/// By the command line: the link to the executable leads nowhere for a process that has left the file system it is in.
 pub fn named(name: &str) -> Vec<Process> {
     let is = |process: &Process| {
-        fs::read_link(format!("/proc/{}/exe", process.pid))
-            .is_ok_and(|exe| exe.file_name().is_some_and(|file| file == name))
+        let program = process.command.split(' ').next().unwrap_or_default();
+        program.rsplit('/').next() == Some(name)
     };
     processes().into_iter().filter(is).collect()
 }

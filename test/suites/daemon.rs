@@ -55,7 +55,7 @@ async fn status_tells_the_configuration_when_asked(world: &mut World) {
     let answer = node.cri.status().await.unwrap();
     let config: serde_json::Value = serde_json::from_str(&answer.info["config"]).unwrap();
     let text = config.to_string();
-    assert!(text.contains(node.folders.certs.to_str().unwrap()), "{text}");
+    assert!(text.contains(node.folders.root.to_str().unwrap()), "{text}");
 }
 
 async fn the_cgroup_driver_is_told(world: &mut World) {

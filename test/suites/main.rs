@@ -1,7 +1,10 @@
 //! All suites in one program, because each would start a node, registries and namespaces of its own.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![allow(clippy::cloned_ref_to_slice_refs, reason = "[a.clone()] reads as the list that is expected")]
+#![allow(
+    clippy::cloned_ref_to_slice_refs,
+    reason = "[a.clone()] reads as the list that is expected"
+)]
 
 use std::process::ExitCode;
 

@@ -1,10 +1,13 @@
 //! StartContainer: lifts the barrier at which the process waits.
 
 use proto::cri;
+use shim::Bundle;
 
+use super::Container;
 use super::state::{Ended, State};
 use crate::clock::Nanos;
 use crate::error::Error;
+use crate::record;
 use crate::runtime::Runtime;
 
 /// Starts a created container.
@@ -24,8 +27,9 @@ pub async fn start(runtime: &Runtime, request: &cri::StartContainerRequest) -> R
     decision.map_err(|why| refused(why.as_str()))?;
     let shim = container.shim.as_ref().ok_or_else(|| refused("it has no shim"))?;
     match shim.start().await {
-        Ok(_pid) => {
-            container.state.send_modify(|state| state.started(Nanos::now()));
+        Ok(()) => {
+            let at = started_at(runtime, &container).await;
+            container.state.send_modify(|state| state.started(at));
             Ok(())
         }
         Err(source) => {
@@ -34,4 +38,12 @@ pub async fn start(runtime: &Runtime, request: &cri::StartContainerRequest) -> R
             Err(Error::Shim { operation: operation(), source })
         }
     }
+}
+
+/// The time as the shim wrote it down: a later daemon reads the same.
+async fn started_at(runtime: &Runtime, container: &Container) -> Nanos {
+    let dir = runtime.bundle_dir(container.id());
+    let look = move || Ok(Bundle::open(&dir).ok().and_then(|bundle| bundle.started_at()));
+    let recorded = record::blocking("read when a container was started", look).await;
+    recorded.ok().flatten().map_or_else(Nanos::now, Nanos::of)
 }

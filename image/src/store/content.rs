@@ -25,6 +25,7 @@ impl Content {
     pub(crate) fn open(root: &Path) -> Result<Self, ImageError> {
         for algorithm in ["sha256", "sha512"] {
             make_dir(&root.join(algorithm))?;
+            drop_drafts(&root.join(algorithm));
         }
         let content = Self { root: root.to_owned(), usage: Mutex::default() };
         let mut usage = Usage::default();
@@ -79,7 +80,7 @@ impl Content {
         }
     }
 
-    /// The digests of all documents; what a crash left half-written is deleted on the way.
+    /// The digests of all documents.
     pub(crate) fn list(&self) -> Result<Vec<Digest>, ImageError> {
         let mut digests = Vec::new();
         for algorithm in ["sha256", "sha512"] {
@@ -110,6 +111,18 @@ impl Content {
 
     fn path(&self, digest: &Digest) -> PathBuf {
         self.root.join(digest.algorithm()).join(digest.hex())
+    }
+}
+
+/// Deletes what a crash left half-written; nothing is being written yet.
+fn drop_drafts(dir: &Path) {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten();
+    for path in
+        names.map(|entry| entry.path()).filter(|p| p.extension().is_some_and(|e| e == "tmp"))
+    {
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(%error, path = %path.display(), "cannot delete a leftover file");
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod good;
 mod sample;
 mod server;
 mod store;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 /// What came in.
 #[derive(Debug, Clone)]
@@ -94,6 +96,14 @@ pub struct Server {
 
 impl Server {
     pub async fn start(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        Self::over(None, script).await
+    }
+
+    /// Starts it over TLS, if there is a configuration for it.
+    pub async fn over(
+        tls: Option<Arc<ServerConfig>>,
+        script: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -103,8 +113,16 @@ impl Server {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (script, seen) = (Arc::clone(&script), Arc::clone(&seen));
+                let tls = tls.clone().map(TlsAcceptor::from);
                 connections.spawn(async move {
-                    serve(stream, script.as_ref(), &seen).await.ok();
+                    let served = match tls {
+                        None => serve(stream, script.as_ref(), &seen).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => serve(stream, script.as_ref(), &seen).await,
+                            Err(error) => Err(error),
+                        },
+                    };
+                    served.ok();
                 });
             }
         });
@@ -126,7 +144,7 @@ impl Server {
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     script: &Script,
     log: &Mutex<Vec<Asked>>,
 ) -> std::io::Result<()> {
@@ -149,7 +167,7 @@ async fn serve(
     stream.shutdown().await
 }
 
-async fn body(stream: &mut TcpStream, reply: &Reply) -> std::io::Result<()> {
+async fn body(stream: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> std::io::Result<()> {
     let all = &reply.body;
     match reply.fault {
         Fault::None => stream.write_all(all).await,
@@ -180,7 +198,7 @@ async fn body(stream: &mut TcpStream, reply: &Reply) -> std::io::Result<()> {
     }
 }
 
-async fn read(stream: &mut TcpStream) -> std::io::Result<Option<Asked>> {
+async fn read(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Option<Asked>> {
     let mut bytes = Vec::new();
     let head = loop {
         if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {

@@ -118,3 +118,29 @@ fn a_directory_of_many_files_is_removed() {
     remove_tree(yard.root().fd(), OsStr::new("tree")).unwrap();
     assert!(!yard.inside("tree").exists());
 }
+
+#[test]
+fn removing_a_tree_stops_at_a_mount_and_leaves_the_mounted_tree() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root to mount");
+        return;
+    }
+    let yard = Yard::new("mount");
+    fs::create_dir_all(yard.inside("tree/at")).unwrap();
+    fs::write(yard.dir.join("outside/kept"), "kept").unwrap();
+    let (from, to) = (yard.dir.join("outside"), yard.inside("tree/at"));
+    let root = yard.inside("");
+    // On a thread of its own, in a mount namespace of its own: it ends with the thread.
+    let removed = std::thread::spawn(move || {
+        use nix::mount::{MsFlags, mount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some(&from), &to, none, MsFlags::MS_BIND, none).unwrap();
+        remove_tree(Root::open(&root).unwrap().fd(), OsStr::new("tree"))
+    })
+    .join()
+    .unwrap();
+    assert_eq!(removed.unwrap_err().errno(), Some(libc::EXDEV));
+    assert_eq!(fs::read(yard.dir.join("outside/kept")).unwrap(), b"kept");
+}

@@ -452,3 +452,28 @@ fn a_hard_link_to_nothing_is_refused_once_all_layers_are_known() {
     let refused = unpacked.fixups.apply(&high.root(), &Lower::open(&[low.root()]).unwrap());
     assert!(matches!(refused, Err(LayerError::Malformed { .. })), "{refused:?}");
 }
+
+#[test]
+fn a_full_disk_is_told_from_a_bad_archive() {
+    if !is_root() {
+        return;
+    }
+    let yard = Yard::new("full");
+    let root = yard.root();
+    let mut tar = Tar::default();
+    tar.file("big", &[7; 3 << 20]);
+    let archive = tar.done();
+    // On a thread of its own, in a mount namespace of its own: it ends with the thread.
+    let refused = thread::spawn(move || {
+        use nix::mount::{MsFlags, mount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        unpack_blob(&archive, true, &root, &Digest::of(&archive)).unwrap_err()
+    })
+    .join()
+    .unwrap();
+    let LayerError::Disk { source, .. } = refused else { panic!("{refused}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+}
