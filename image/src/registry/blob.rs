@@ -123,7 +123,7 @@ impl BlobStream {
         bytes.advance(usize::try_from(known).unwrap_or(usize::MAX));
         let fresh = length - known;
         if fresh > self.size - self.offset {
-            return Err(Failure::Refused {
+            return Err(Failure::Wrong {
                 why: format!("it is longer than its {} bytes", self.size),
             });
         }
@@ -140,7 +140,7 @@ impl BlobStream {
                 0
             }
             StatusCode::PARTIAL_CONTENT => {
-                return Err(Failure::Refused {
+                return Err(Failure::Wrong {
                     why: "it answers with another range than the asked one".to_owned(),
                 });
             }
@@ -151,7 +151,7 @@ impl BlobStream {
             content_length(response.headers()).filter(|length| *length != expected)
         {
             let why = format!("{length} bytes are announced, its descriptor says {expected}");
-            return Err(Failure::Refused { why });
+            return Err(Failure::Wrong { why });
         }
         let window = Window { since: Instant::now(), bytes: 0 };
         Ok(Transfer { body: response.into_body(), skip, brought: 0, window })

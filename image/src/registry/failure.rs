@@ -23,7 +23,9 @@ pub(super) enum Failure {
     Broken { why: String },
     /// The other side wants credentials that we do not have.
     Unauthorized { why: String },
-    /// An answer that breaks a rule: a limit, a downgrade, nonsense. Trying again brings the same.
+    /// Content that cannot be what was asked for. Trying again brings the same.
+    Wrong { why: String },
+    /// An answer that leads nowhere, or where we do not go. Trying again brings the same.
     Refused { why: String },
 }
 
@@ -47,7 +49,7 @@ impl Failure {
         }
     }
 
-    /// Whether another host may do better.
+    /// The error of whoever asked for `object`.
     pub(super) fn into_error(self, object: &str, host: &str) -> ImageError {
         let (object, host) = (object.to_owned(), host.to_owned());
         match self {
@@ -68,10 +70,10 @@ impl Failure {
                 }
             }
             Self::Unauthorized { why } => ImageError::Unauthorized { object, host, why },
-            Self::Connect { why } | Self::Broken { why } => {
+            Self::Connect { why } | Self::Broken { why } | Self::Refused { why } => {
                 ImageError::Unavailable { object, host, why }
             }
-            Self::Refused { why } => ImageError::corrupt(format!("{object} from {host}"), why),
+            Self::Wrong { why } => ImageError::corrupt(format!("{object} from {host}"), why),
         }
     }
 }

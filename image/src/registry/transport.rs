@@ -92,7 +92,7 @@ impl Transport {
             while let Some(chunk) = self.chunk(&mut body).await? {
                 bytes.extend_from_slice(&chunk);
                 if u64::try_from(bytes.len()).is_ok_and(|n| n > cap) {
-                    return Err(Failure::Refused { why: format!("it is longer than {cap} bytes") });
+                    return Err(Failure::Wrong { why: format!("it is longer than {cap} bytes") });
                 }
             }
             Ok(bytes)

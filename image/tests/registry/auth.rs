@@ -227,7 +227,7 @@ fn redirects_end() {
             Reply::new(302, "").header("Location", format!("{}x", asked.path))
         })
         .await;
-        assert_eq!(node.failure(&server.name("app")).await, ErrorKind::Corrupt);
+        assert_eq!(node.failure(&server.name("app")).await, ErrorKind::Unavailable);
         assert!(server.log().len() <= 11);
     });
 }

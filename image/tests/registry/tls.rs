@@ -141,7 +141,7 @@ fn a_redirect_from_https_to_http_is_refused() {
         let node = Node::new("tls-downgrade");
         let registry = server.address.to_string();
         node.hosts(&registry, &format!("server = \"https://{registry}\"\nskip_verify = true"));
-        assert_eq!(node.failure(&server.name("app")).await, ErrorKind::Corrupt);
+        assert_eq!(node.failure(&server.name("app")).await, ErrorKind::Unavailable);
         assert!(plain.log().is_empty());
     });
 }
