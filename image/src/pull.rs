@@ -78,10 +78,37 @@ impl Images {
     ) -> Result<Arc<Image>, ImageError> {
         let registry = self.registry(&name, auth).await?;
         let plan = Arc::new(plan::make(&registry, &name).await?);
-        let _lease = self.leases.lease(plan.names()).await;
+        let lease = self.leases.lease(plan.names()).await;
+        let pulled = self.land(registry, Arc::clone(&plan)).await;
+        drop(lease);
+        if pulled.is_err() {
+            self.forget_documents(plan).await;
+        }
+        pulled
+    }
+
+    /// What happens under the lease.
+    async fn land(
+        self: &Arc<Self>,
+        registry: Registry,
+        plan: Arc<Plan>,
+    ) -> Result<Arc<Image>, ImageError> {
         self.store_documents(Arc::clone(&plan)).await?;
         self.fetch_layers(Arc::new(registry), Arc::clone(&plan)).await?;
-        blocking("publish an image", move || self.publish(&plan)).await
+        let images = Arc::clone(self);
+        blocking("publish an image", move || images.publish(&plan)).await
+    }
+
+    /// Takes away the documents of a pull that failed, unless another image has them.
+    async fn forget_documents(self: &Arc<Self>, plan: Arc<Plan>) {
+        let images = Arc::clone(self);
+        let forgotten = blocking("forget documents", move || {
+            plan.documents.iter().for_each(|(digest, _)| images.clean_document(digest));
+            Ok(())
+        });
+        if let Err(error) = forgotten.await {
+            tracing::warn!(%error, "documents of a failed pull stay until the next sweep");
+        }
     }
 
     async fn registry(&self, name: &Reference, auth: Option<Auth>) -> Result<Registry, ImageError> {

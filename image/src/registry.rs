@@ -67,11 +67,9 @@ impl Registry {
         let endpoints = hosts::endpoints(certs_dir, reference.registry())?;
         let sources = endpoints
             .into_iter()
-            .map(|endpoint| {
-                // A mirror is another host than the one the credentials were given for.
-                let auth = auth.clone().filter(|_| endpoint.is_upstream);
-                Arc::new(Source::new(endpoint, reference, auth, patience))
-            })
+            // The operator's word on who serves a registry counts for its credentials too, as with containerd: a
+            // mirror of private images wants them. Nobody else sees them, redirects least of all.
+            .map(|endpoint| Arc::new(Source::new(endpoint, reference, auth.clone(), patience)))
             .collect();
         Ok(Self { reference: reference.clone(), sources })
     }
@@ -157,7 +155,8 @@ impl Registry {
         ImageError::Unavailable { object, host, why: "no configured host may serve it".to_owned() }
     }
 
-    /// Tries the sources in order; the last error counts, because it is the registry's own.
+    /// Tries the sources in order. The last error counts, because it is the registry's own, unless that only says
+    /// that nobody answers and an earlier source had more to say.
     async fn first_manifest(
         &self,
         version: &str,
@@ -172,7 +171,8 @@ impl Registry {
                 Ok(fetched) => return Ok(fetched),
                 Err(error) => {
                     tracing::debug!(%error, host = source.endpoint.authority, "source does not serve it");
-                    last = Some(error);
+                    let silent = matches!(error, ImageError::Unavailable { .. });
+                    last = last.filter(|_| silent).or(Some(error));
                 }
             }
         }

@@ -11,18 +11,17 @@ use crate::{ImageError, Images};
 impl Images {
     /// Removes an image under all its names; one that is not there is no error.
     ///
-    /// The record goes first, then the layers and documents that no other image has. Layers below a container's rootfs
-    /// stay until it is released and [`sweep`](Self::sweep) runs.
+    /// The record goes first, then the layers and documents that no other image has, also those that an unfinished
+    /// pull had left for its next try: whoever removes images wants the room. Layers below a container's rootfs stay
+    /// until it is released and [`sweep`](Self::sweep) runs.
     ///
     /// # Errors
     /// The record cannot be removed. Leftover layers are not an error; a sweep finds them.
     pub async fn remove(self: &Arc<Self>, name_or_id: &str) -> Result<(), ImageError> {
         let (images, name) = (Arc::clone(self), name_or_id.to_owned());
         blocking("remove an image", move || {
-            let Some(entry) = images.unlist(&name)? else { return Ok(()) };
-            images.clean(entry.record.layers.iter().rev().cloned().collect());
-            for digest in entry.record.documents.iter().chain([&entry.record.id]) {
-                images.clean_document(digest);
+            if images.unlist(&name)?.is_some() {
+                images.sweep_now();
             }
             Ok(())
         })
@@ -92,7 +91,7 @@ impl Images {
         }
     }
 
-    fn clean_document(&self, digest: &crate::Digest) {
+    pub(crate) fn clean_document(&self, digest: &crate::Digest) {
         let Some(_claim) = self.leases.remove(digest.as_str()) else { return };
         let wanted: HashSet<_> = {
             let entries = self.entries();

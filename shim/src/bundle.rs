@@ -24,7 +24,8 @@ pub const SPEC_FILE: &str = "config.json";
 pub const SOCKET_FILE: &str = "shim.sock";
 /// The file that the shim's standard error goes to.
 pub const LOG_FILE: &str = "shim.log";
-const RECORD_FILE: &str = "record";
+/// The record's file name in a bundle.
+pub const RECORD_FILE: &str = "record";
 const ROOTFS_DIR: &str = "rootfs";
 
 /// What was attempted on a bundle, and the kernel's answer.

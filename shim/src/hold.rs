@@ -35,7 +35,8 @@ pub fn run(folder: &Path) -> ExitCode {
 }
 
 fn hold(folder: &Path) -> io::Result<()> {
-    let alone = SingleThreaded::prove().ok_or_else(|| io::Error::other("there are other threads"))?;
+    let alone =
+        SingleThreaded::prove().ok_or_else(|| io::Error::other("there are other threads"))?;
     let (hear, say) = rustix::pipe::pipe()?;
     let request = CloneRequest { flags: NEW_PIDS, ..Default::default() };
     let mut say = Some(say);
@@ -55,7 +56,10 @@ fn hold(folder: &Path) -> io::Result<()> {
 fn write_down(folder: &Path, pid: Pid) -> io::Result<()> {
     let pid = pid.as_raw_nonzero().get().unsigned_abs();
     let start_time = shim::start_time(pid)?;
-    sys::durable::write_volatile(&folder.join(HOLDER_FILE), format!("{pid} {start_time}").as_bytes())
+    sys::durable::write_volatile(
+        &folder.join(HOLDER_FILE),
+        format!("{pid} {start_time}").as_bytes(),
+    )
 }
 
 fn pin(folder: &Path, pid: Pid) -> io::Result<()> {
@@ -79,7 +83,9 @@ fn holder(hear: &OwnedFd) -> u8 {
         return 1;
     }
     loop {
-        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
+        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
+        {
+        }
         if ended.wait().is_err() {
             return 1;
         }

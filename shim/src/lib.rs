@@ -15,7 +15,7 @@ mod error;
 mod exit;
 mod identity;
 
-pub use bundle::{Bundle, BundleError, LOG_FILE, SOCKET_FILE, SPEC_FILE};
+pub use bundle::{Bundle, BundleError, LOG_FILE, RECORD_FILE, SOCKET_FILE, SPEC_FILE};
 #[cfg(feature = "client")]
 pub use client::{
     CreateOptions, Created, ExecOptions, Launcher, Mount, ResolvedUser, Shim, Status, TaskState,

@@ -10,14 +10,17 @@ mod log;
 mod runtime;
 mod server;
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, set_child_subreaper, set_dumpable_behavior, setsid};
 use shim::{Bundle, Failure};
-use sys::process::{SingleThreaded, close_inherited_from, inherited, reset_signals};
+use sys::process::{
+    SingleThreaded, StandardFile, close_inherited_from, reset_signals, set_standard,
+};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -35,9 +38,9 @@ fn main() -> ExitCode {
 
 /// Leaves the daemon's session and whatever it had open, and becomes the parent of its container's orphans.
 fn prepare() -> Result<server::Server, Failure> {
-    let fail = |what: &'static str| move |error: std::io::Error| Failure::os(what, "", error);
-    let listener: OwnedFd = inherited(0).map_err(fail("take over socket"))?;
+    let fail = |what: &'static str| move |error: io::Error| Failure::os(what, "", error);
     close_inherited_from(3).map_err(fail("close inherited files"))?;
+    let listener = take_over_listener().map_err(fail("take over socket"))?;
     reset_signals();
     // The launcher executes it by a number.
     rustix::thread::set_name(c"wherry-shim").map_err(|e| fail("set name")(e.into()))?;
@@ -50,9 +53,17 @@ fn prepare() -> Result<server::Server, Failure> {
         .map_err(|e| fail("hide process")(e.into()))?;
     let oom_score_adj = runtime::protect_from_oom();
     let thread = SingleThreaded::prove()
-        .ok_or_else(|| fail("start")(std::io::Error::other("more than one thread")))?;
+        .ok_or_else(|| fail("start")(io::Error::other("more than one thread")))?;
     let record = Bundle::open(Path::new("."))
         .and_then(|bundle| bundle.record())
         .map_err(|error| fail("open record")(error.source))?;
     server::Server::new(thread, listener, record, oom_score_adj)
+}
+
+/// The listening socket, away from the standard input that our children inherit.
+fn take_over_listener() -> io::Result<OwnedFd> {
+    let listener = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    set_standard(null, StandardFile::Input)?;
+    Ok(listener)
 }

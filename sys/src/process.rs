@@ -161,18 +161,6 @@ pub fn wait(child: Option<Pid>, what: Wait) -> Option<Ended> {
     }
 }
 
-/// Takes over a file that this process was started with.
-///
-/// # Errors
-/// It is not open.
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the number is only looked at, and only borrowed for this call.
-    let there = unsafe { BorrowedFd::borrow_raw(number) };
-    rustix::io::fcntl_setfd(there, rustix::io::FdFlags::CLOEXEC)?;
-    // SAFETY: it is open, and the caller says that it is this process's from birth: nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
 /// Closes every file from `first` on: right after the start of a program, before it has opened any itself.
 ///
 /// # Errors
@@ -307,10 +295,5 @@ mod tests {
     fn a_process_with_two_threads_is_not_single_threaded() {
         // The test harness runs this in a thread of its own beside the main one.
         assert!(SingleThreaded::prove().is_none());
-    }
-
-    #[test]
-    fn a_closed_number_is_not_inherited() {
-        assert!(inherited(1_000_000).is_err());
     }
 }

@@ -17,7 +17,9 @@ pub async fn pull(runtime: &Runtime, request: cri::PullImageRequest) -> Result<S
     let operation = format!("pull image {name:?}");
     let reference = Reference::parse(&name)
         .map_err(|source| Error::Image { operation: operation.clone(), source })?;
-    let auth = request.auth.map(credentials).transpose();
+    // Credentials that name another registry are none for this one.
+    let auth = request.auth.filter(|auth| Auth::is_for(&auth.server_address, &reference));
+    let auth = auth.map(credentials).transpose();
     let auth = auth.map_err(|reason| Error::Invalid { operation: operation.clone(), reason })?;
     let image = runtime.images.pull(&reference, auth.flatten()).await;
     image.map(|image| image.id.to_string()).map_err(|source| Error::Image { operation, source })

@@ -159,13 +159,17 @@ impl BlobStream {
 
     /// Decides what a failure means: another try, another source, or the end.
     async fn recover(&mut self, source: &Source, failure: Failure) -> Result<(), ImageError> {
-        let brought = self.transfer.take().map_or(0, |transfer| transfer.brought);
+        let transfer = self.transfer.take();
+        let streamed = transfer.is_some();
+        let brought = transfer.map_or(0, |transfer| transfer.brought);
         self.breaks += 1;
         if brought >= WORTHWHILE {
             self.tries = 0;
         }
-        let broken = matches!(failure, Failure::Broken { .. }) && self.breaks < MAX_BREAKS;
-        // Other failures were tried again by the source already.
+        // What failed before it streamed was tried again by the source already, and so were other failures.
+        let broken = streamed
+            && matches!(failure, Failure::Broken { .. })
+            && self.breaks < MAX_BREAKS;
         if let Some(pause) = broken.then(|| source.pause(self.tries, &failure)).flatten() {
             tracing::debug!(
                 ?failure,

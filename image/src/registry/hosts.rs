@@ -170,7 +170,6 @@ fn parse(text: &str, dir: &Path, registry: &str) -> Result<Vec<Endpoint>, String
             let hub = matches!(endpoint.authority.as_str(), "docker.io" | "index.docker.io");
             let authority =
                 if hub { "registry-1.docker.io".to_owned() } else { endpoint.authority.clone() };
-            // A `server` that is somewhere else is a mirror with another name: credentials are not for it.
             let is_upstream = authority == upstream(registry, None).authority;
             Endpoint { authority, is_upstream, ..endpoint }
         }
@@ -180,7 +179,17 @@ fn parse(text: &str, dir: &Path, registry: &str) -> Result<Vec<Endpoint>, String
             Endpoint { is_upstream: true, ..endpoint(&url, file.upstream, dir)? }
         }
     };
-    endpoints.push(last);
+    // Many files name one host twice, with its CA in the first place only: asked again, it would fail for another reason.
+    let same = |one: &Endpoint| {
+        one.is_plain == last.is_plain
+            && one.authority == last.authority
+            && one.path == last.path
+            && one.pull
+            && one.resolve
+    };
+    if !endpoints.iter().any(same) {
+        endpoints.push(last);
+    }
     Ok(endpoints)
 }
 

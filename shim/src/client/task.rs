@@ -118,7 +118,8 @@ const RESIZE: Call = Call::task("ResizePty", "resize terminal", 10);
 const CLOSE_IO: Call = Call::task("CloseIO", "close stdin", 10);
 const WAIT: Call =
     Call { service: TASK, method: "Wait", operation: "wait for container", deadline: None };
-const DESCRIBE: Call = Call::container("Describe", "describe container");
+const DESCRIBE: Call =
+    Call { deadline: CREATE.deadline, ..Call::container("Describe", "describe container") };
 const REOPEN_LOG: Call = Call::container("ReopenLog", "reopen log");
 
 impl Shim {
@@ -163,8 +164,10 @@ impl Shim {
             }),
             ..Default::default()
         };
-        let created: wire::CreateTaskResponse = self.call(CREATE, &request).await?;
-        let described = self.describe().await?;
+        // The shim answers the second with the first: one way instead of two.
+        let (created, described) =
+            tokio::join!(self.call::<wire::CreateTaskResponse>(CREATE, &request), self.describe());
+        let (created, described) = (created?, described?);
         Ok(Created { pid: created.pid, user: ResolvedUser::from_wire(described.user) })
     }
 
@@ -196,10 +199,9 @@ impl Shim {
     pub async fn wait(&self) -> Result<Exit, ShimError> {
         let request = wire::WaitRequest { id: self.id.clone(), exec_id: String::new() };
         match self.call::<wire::WaitResponse>(WAIT, &request).await {
+            // The shim has written its record before it answered.
             Ok(ended) => {
-                let described = self.describe().await;
-                let oom_killed =
-                    described.is_ok_and(|found| found.exit.is_some_and(|exit| exit.oom_killed));
+                let oom_killed = self.bundle.exit().is_some_and(|exit| exit.oom_killed);
                 Ok(exit_from(ended.exit_status, ended.exited_at, oom_killed))
             }
             Err(error @ ShimError::Unavailable { .. }) => self.bundle.exit().ok_or(error),

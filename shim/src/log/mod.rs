@@ -37,7 +37,7 @@ pub enum Stream {
 /// The log of one container.
 #[derive(Debug)]
 pub struct Log {
-    file: LogFile,
+    file: Option<LogFile>,
     streams: [Source; 2],
     input: Vec<u8>,
     output: Vec<u8>,
@@ -50,13 +50,13 @@ struct Source {
 }
 
 impl Log {
-    /// Opens the file.
+    /// Opens the file; without one, what is said is only taken.
     ///
     /// # Errors
     /// The folder is missing, or something that is no regular file is in its place.
-    pub fn open(path: PathBuf) -> io::Result<Self> {
+    pub fn open(path: Option<PathBuf>) -> io::Result<Self> {
         Ok(Self {
-            file: LogFile::open(path)?,
+            file: path.map(LogFile::open).transpose()?,
             streams: Default::default(),
             input: Vec::new(),
             output: Vec::new(),
@@ -78,7 +78,7 @@ impl Log {
     /// # Errors
     /// As [`Log::open`].
     pub fn reopen(&mut self) -> io::Result<()> {
-        self.file.reopen()
+        self.file.as_mut().map_or(Ok(()), LogFile::reopen)
     }
 
     /// Whether no stream can say more.
@@ -134,7 +134,7 @@ impl Log {
 }
 
 fn write_line(
-    file: &mut LogFile,
+    file: &mut Option<LogFile>,
     output: &mut Vec<u8>,
     stamp: &Stamp,
     (stream, tag): (Stream, Tag),
@@ -155,9 +155,11 @@ fn write_line(
     }
 }
 
-fn flush(file: &mut LogFile, output: &mut Vec<u8>) {
+fn flush(file: &mut Option<LogFile>, output: &mut Vec<u8>) {
     if !output.is_empty() {
-        file.write(output);
+        if let Some(file) = file {
+            file.write(output);
+        }
         output.clear();
     }
 }

@@ -8,6 +8,7 @@ use rustix::process::Pid;
 use shim::{Exit, Failure, FailureKind};
 
 use super::process::{INIT, Process};
+use super::ttrpc::Caller;
 use crate::log::Log;
 use crate::runtime::cgroup::Watch;
 
@@ -30,6 +31,8 @@ pub struct Container {
     pub stdin: Option<OwnedFd>,
     /// The end of its terminal that is ours.
     pub terminal: Option<OwnedFd>,
+    /// Who wants to hear about it as soon as it is created.
+    pub describers: Vec<Caller>,
     /// How its first process ended, while its last output is still on its way.
     pub drain: Option<Drain>,
     /// Children that were reaped before their builder could say who they are.
@@ -58,6 +61,7 @@ impl Container {
             user: User::default(),
             stdin: None,
             terminal: None,
+            describers: Vec::new(),
             drain: None,
             strays: Vec::new(),
             next_key: INIT + 1,

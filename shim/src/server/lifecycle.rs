@@ -86,7 +86,9 @@ impl Server {
             Phase::Building(Making { report, caller, .. }) => {
                 process.phase = Phase::Created(report);
                 let created = wire::CreateTaskResponse { pid: process.pid() };
+                let describers = std::mem::take(&mut container.describers);
                 self.answer(caller, Ok(created.encode_to_vec()));
+                self.answer_describers(describers);
             }
             other => process.phase = other,
         }
@@ -158,6 +160,7 @@ impl Server {
             Failure::new(kind, "create", "container", cause)
         });
         self.answer(making.caller, Err(failure));
+        self.answer_describers(container.describers);
     }
 
     fn start_failed(&mut self, key: u32, making: Making) {

@@ -7,12 +7,14 @@
 //!             │ Output / Error            │ log
 //!             │ Report(key)               │ Cloned, Ready, Failed, end → process
 //!             │ Children                  │ waitid → process → answer who waits
+//!             │ Bundle                    │ is it still there
 //!             └───────────────────────────┘
 //! ```
 //!
 //! There is nothing to lock and nobody else who reaps. A call that cannot be answered at once leaves its [`Caller`]
 //! where the answer will come from.
 
+mod abandon;
 mod call;
 mod connection;
 mod container;
@@ -32,6 +34,7 @@ use rustix::net::{SocketFlags, accept_with, sockopt::socket_peercred};
 use shim::{Failure, Record};
 use sys::process::SingleThreaded;
 
+use self::abandon::BundleWatch;
 use self::connection::{Connection, Connections};
 use self::container::Container;
 use self::poll::{Poll, Token};
@@ -59,6 +62,7 @@ pub struct Server {
     ending: bool,
     /// There was a caller once.
     called: bool,
+    bundle: BundleWatch,
 }
 
 impl Server {
@@ -82,6 +86,8 @@ impl Server {
         let poll = Poll::new().map_err(fail)?;
         poll.add(&listener, Token::Listener).map_err(fail)?;
         poll.add(&children, Token::Children).map_err(fail)?;
+        let bundle = BundleWatch::new().map_err(fail)?;
+        poll.add(&bundle, Token::Bundle).map_err(fail)?;
         Ok(Self {
             thread,
             poll,
@@ -93,6 +99,7 @@ impl Server {
             oom_score_adj,
             ending: false,
             called: false,
+            bundle,
         })
     }
 
@@ -111,6 +118,7 @@ impl Server {
                 self.handle(token);
             }
             self.end_drain_when_due();
+            self.clean_up_when_abandoned();
         }
         self.connections.flush(Instant::now() + LAST_WORDS);
         Ok(())
@@ -141,6 +149,7 @@ impl Server {
             Token::Output => self.read_log(Stream::Output),
             Token::Error => self.read_log(Stream::Error),
             Token::Report(key) => self.take_reports(key),
+            Token::Bundle => self.bundle.look(),
         }
     }
 

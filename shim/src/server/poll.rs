@@ -26,6 +26,8 @@ pub enum Token {
     Error,
     /// A process that is being made, by its key.
     Report(u32),
+    /// Something was deleted in the bundle.
+    Bundle,
 }
 
 /// An epoll instance.
@@ -89,6 +91,7 @@ impl Token {
             Self::Output => (3, 0),
             Self::Error => (4, 0),
             Self::Report(key) => (5, key),
+            Self::Bundle => (6, 0),
         };
         kind << 32 | u64::from(number)
     }
@@ -102,6 +105,7 @@ impl Token {
             3 => Some(Self::Output),
             4 => Some(Self::Error),
             5 => Some(Self::Report(number)),
+            6 => Some(Self::Bundle),
             _ => None,
         }
     }
@@ -120,6 +124,7 @@ mod tests {
             Token::Output,
             Token::Error,
             Token::Report(u32::MAX),
+            Token::Bundle,
         ];
         for token in tokens {
             assert_eq!(Token::decode(token.encode()), Some(token));

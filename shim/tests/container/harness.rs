@@ -202,6 +202,12 @@ impl Case {
         self.runtime.block_on(future)
     }
 
+    /// The container's cgroups that there are.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let own = format!("{}/{}", &cgroup_parent()[1..], self.id);
+        cgroup_roots().into_iter().map(|root| root.join(&own)).filter(|p| p.exists()).collect()
+    }
+
     /// Launches and creates.
     pub fn create(&mut self) -> Result<Created, ShimError> {
         let spec: Spec = serde_json::from_value(self.spec.clone()).unwrap();
@@ -348,13 +354,22 @@ pub fn overlay(dir: &Path, image: &Path) -> Mount {
 /// A spec as a kubelet's container has it.
 pub fn spec(id: &str, command: &str) -> Value {
     let caps = json!([
-        "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",
-        "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
-        "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE"
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FSETID",
+        "CAP_FOWNER",
+        "CAP_MKNOD",
+        "CAP_NET_RAW",
+        "CAP_SETGID",
+        "CAP_SETUID",
+        "CAP_SETFCAP",
+        "CAP_SETPCAP",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SYS_CHROOT",
+        "CAP_KILL",
+        "CAP_AUDIT_WRITE"
     ]);
-    let mount = |destination: &str, kind: &str, options: &[&str]| {
-        json!({"destination": destination, "type": kind, "source": kind, "options": options})
-    };
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
     json!({
         "ociVersion": "1.2.0",
         "root": {"path": "rootfs"},

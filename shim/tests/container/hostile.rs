@@ -29,9 +29,7 @@ impl Case {
         assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
         assert!(refused.to_string().contains(words), "{refused}");
         assert_eq!(fs::read_dir(&host).unwrap().count(), 1, "the host's folder was touched");
-        let cgroups = fs::read_dir(format!("/sys/fs/cgroup/pids{}", crate::harness::cgroup_parent()));
-        let left = cgroups.into_iter().flatten().flatten().any(|e| e.file_name() == *self.id);
-        assert!(!left, "a cgroup is left");
+        assert_eq!(self.cgroups(), Vec::<std::path::PathBuf>::new());
     }
 
     fn folder_of_host(&self) -> std::path::PathBuf {
@@ -90,9 +88,10 @@ fn false_devices() {
     let pattern = fs::read("/proc/sys/kernel/core_pattern").unwrap();
     for target in ["/proc/sys/kernel/core_pattern", "../../outside/marker", "nowhere"] {
         let mut case = Case::new("true");
-        case.spec["mounts"].as_array_mut().unwrap().retain(|m| {
-            !m["destination"].as_str().unwrap().starts_with("/dev")
-        });
+        case.spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
         symlink(target, case.image.join("dev/null")).unwrap();
         case.refuse("/dev/null");
     }
@@ -116,7 +115,8 @@ fn covered_proc() {
     let mut case = Case::new("cat /proc/uptime");
     let file = case.folder_of_host().join("marker");
     fs::write(&file, "never").unwrap();
-    let bind = json!({"destination": "/proc/uptime", "type": "bind", "source": file, "options": ["bind"]});
+    let bind =
+        json!({"destination": "/proc/uptime", "type": "bind", "source": file, "options": ["bind"]});
     case.spec["mounts"].as_array_mut().unwrap().push(bind);
     assert_eq!(case.run_for_output(), "never");
 }
@@ -226,10 +226,8 @@ fn binary() {
     for round in 0..5 {
         drop(case.exec_args(&format!("again{round}"), json!(["/bin/again"])));
     }
-    let (_, said, _) = case.exec(
-        "write",
-        "for p in /proc/[0-9]*; do echo x > $p/exe; done 2>&1 | grep -v -c xyz",
-    );
+    let (_, said, _) =
+        case.exec("write", "for p in /proc/[0-9]*; do echo x > $p/exe; done 2>&1 | grep -v -c xyz");
     assert_ne!(said, "0\n");
     assert_eq!(fs::read(env!("CARGO_BIN_EXE_wherry-shim")).unwrap(), before);
 }

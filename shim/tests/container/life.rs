@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("a_rotated_log_goes_on_in_a_new_file", rotation),
     ("a_new_daemon_finds_the_container_and_an_end_it_missed", reconnection),
     ("a_shim_with_nothing_to_own_ends_with_its_last_caller", lonely_shim),
+    ("a_shim_whose_bundle_is_deleted_cleans_up_after_the_end", abandoned),
     ("who_holds_the_output_open_does_not_hold_up_the_end", output_held_open),
     ("a_socket_path_of_any_length_can_be_connected_to", long_socket_path),
     ("a_terminal_is_one_and_can_be_resized", terminal),
@@ -190,6 +191,22 @@ fn lonely_shim() {
     assert_eq!(case.block(Shim::connect(&bundle)).unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
+fn abandoned() {
+    let mut case = Case::new("exit 0");
+    let created = case.start();
+    case.block(case.shim().wait()).unwrap();
+    let cgroups = case.cgroups();
+    assert!(!cgroups.is_empty() && created.pid > 0);
+    let bundle = case.bundle().clone();
+    case.forget_shim();
+    bundle.clone().remove().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !case.cgroups().is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", case.cgroups());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn output_held_open() {
     let mut case = Case::new("sleep 30 & echo done");
     case.spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|ns| ns["type"] != "pid");
@@ -210,7 +227,8 @@ fn long_socket_path() {
 }
 
 fn terminal() {
-    let mut case = Case::new("busybox tty; while [ ! -e /tmp/go ]; do sleep 0.02; done; busybox stty size");
+    let mut case =
+        Case::new("busybox tty; while [ ! -e /tmp/go ]; do sleep 0.02; done; busybox stty size");
     case.spec["process"]["terminal"] = json!(true);
     case.options.terminal = true;
     case.start();

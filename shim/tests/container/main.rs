@@ -4,7 +4,7 @@
 //! mounts is the machine's; its cgroups are below a parent of their own. Without root or busybox it says SKIPPED.
 //!
 //! With `--measure` it prints what a container costs instead; `WHERRY_SHIM` names another build of the shim.
-#![allow(missing_docs, clippy::too_many_lines)]
+#![allow(missing_docs, clippy::too_many_lines, clippy::unwrap_used, let_underscore_drop)]
 
 mod harness;
 mod hostile;

@@ -10,7 +10,6 @@ use shim::Bundle;
 
 use crate::harness::{Case, launcher};
 
-
 const RUNNING: usize = 20;
 
 fn rounds() -> usize {
@@ -19,9 +18,10 @@ fn rounds() -> usize {
 
 /// Prints the tables.
 pub fn run() {
-    let mut times: Vec<(&str, Vec<Duration>)> = ["bundle", "launch", "create", "start", "exec", "kill+wait", "delete", "shutdown"]
-        .map(|name| (name, Vec::new()))
-        .into();
+    let mut times: Vec<(&str, Vec<Duration>)> =
+        ["bundle", "launch", "create", "start", "exec", "kill+wait", "delete", "shutdown"]
+            .map(|name| (name, Vec::new()))
+            .into();
     for _ in 0..rounds() {
         round(&mut times);
     }
@@ -38,15 +38,24 @@ pub fn run() {
 
 fn round(times: &mut [(&str, Vec<Duration>)]) {
     let mut case = Case::new("exec sleep 1000");
+    // As in a pod: these namespaces are there already.
+    for namespace in case.spec["linux"]["namespaces"].as_array_mut().unwrap() {
+        let file = match namespace["type"].as_str() {
+            Some("network") => "net",
+            Some("ipc") => "ipc",
+            Some("uts") => "uts",
+            _ => continue,
+        };
+        namespace["path"] = json!(format!("/proc/self/ns/{file}"));
+    }
     let launcher = launcher();
-    let mut lap = Instant::now();
     let mut column = times.iter_mut();
     let mut took = |lap: &mut Instant| {
         column.next().unwrap().1.push(lap.elapsed());
         *lap = Instant::now();
     };
     let spec: Spec = serde_json::from_value(case.spec.clone()).unwrap();
-    lap = Instant::now();
+    let mut lap = Instant::now();
     let bundle = Bundle::create(&case.bundle_dir, &spec).unwrap();
     took(&mut lap);
     let shim = case.block(launcher.launch(&bundle)).unwrap();

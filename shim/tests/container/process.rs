@@ -96,7 +96,8 @@ fn files() {
     // The fourth is the folder that ls reads.
     assert_eq!((code, said.as_str()), (0, "0\n1\n2\n3\n/dev/null\n"));
     assert_eq!(case.output(), "0\n1\n2\n3\n/dev/null");
-    let (_, said, _) = case.exec("root", "busybox readlink /proc/1/cwd; busybox readlink /proc/1/root; ls /");
+    let (_, said, _) =
+        case.exec("root", "busybox readlink /proc/1/cwd; busybox readlink /proc/1/root; ls /");
     assert!(said.starts_with("/\n/\n"), "{said}");
 }
 
@@ -106,7 +107,10 @@ fn working_folder() {
     case.spec["root"]["readonly"] = json!(true);
     case.options.user = user("app");
     let said = case.run_for_output();
-    assert!(said.starts_with("/new/folder\ndrwxr-xr-x") && said.contains("root     root"), "{said}");
+    assert!(
+        said.starts_with("/new/folder\ndrwxr-xr-x") && said.contains("root     root"),
+        "{said}"
+    );
 }
 
 fn limits() {
@@ -135,7 +139,8 @@ fn exec() {
     case.options.user = user("app");
     case.spec["process"]["env"] = json!(["PATH=/bin", "FROM=spec"]);
     let created = case.start();
-    let (code, out, err) = case.exec("one", "echo $FROM; ls /proc/1/cwd >/dev/null; echo no >&2; exit 5");
+    let (code, out, err) =
+        case.exec("one", "echo $FROM; ls /proc/1/cwd >/dev/null; echo no >&2; exit 5");
     assert_eq!((code, out.as_str()), (5, "spec\n"));
     assert!(err.ends_with("no\n"), "{err}");
     case.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000, "additionalGids": [29]});
@@ -143,8 +148,14 @@ fn exec() {
     let caps = case.exec("caps", "grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status").1;
     assert!(caps.contains("CapBnd:\t00000000a80425fb"), "{caps}");
     assert!(caps.contains("CapEff:\t0000000000000000"), "{caps}");
-    let inits = |kind: &str| std::fs::read_link(format!("/proc/{}/ns/{kind}", created.pid)).unwrap();
-    let said = case.exec("ns", "cd /proc/self/ns; for n in mnt pid net ipc uts cgroup; do busybox readlink $n; done").1;
+    let inits =
+        |kind: &str| std::fs::read_link(format!("/proc/{}/ns/{kind}", created.pid)).unwrap();
+    let said = case
+        .exec(
+            "ns",
+            "cd /proc/self/ns; for n in mnt pid net ipc uts cgroup; do busybox readlink $n; done",
+        )
+        .1;
     for (line, kind) in said.lines().zip(["mnt", "pid", "net", "ipc", "uts", "cgroup"]) {
         assert_eq!(line, inits(kind).to_str().unwrap());
     }
@@ -218,7 +229,9 @@ fn cgroups() {
     // A cgroup namespace shows its root.
     let said = case.exec("cgroup", "cat /proc/self/cgroup").1;
     assert!(said.lines().all(|line| line.ends_with(":/")), "{said}");
-    let said = case.exec("tree", "touch /sys/fs/cgroup/x; for d in /sys/fs/cgroup/*/; do touch ${d}x; done").2;
+    let said = case
+        .exec("tree", "touch /sys/fs/cgroup/x; for d in /sys/fs/cgroup/*/; do touch ${d}x; done")
+        .2;
     assert!(said.lines().all(|line| line.contains("Read-only file system")), "{said}");
     // The shim is outside.
     let shim = std::fs::read_to_string(format!("/proc/{}/stat", created.pid)).unwrap();
@@ -236,8 +249,10 @@ fn cgroup_limits() {
     case.start();
     let path = format!("{}/{}", cgroup_parent(), case.id);
     let read = |v1: &str, v2: &str| {
-        let files = [format!("/sys/fs/cgroup/{}", v1.replace('!', &path)),
-            format!("/sys/fs/cgroup{path}/{v2}")];
+        let files = [
+            format!("/sys/fs/cgroup/{}", v1.replace('!', &path)),
+            format!("/sys/fs/cgroup{path}/{v2}"),
+        ];
         files.iter().find_map(|file| std::fs::read_to_string(file).ok()).unwrap().trim().to_owned()
     };
     assert_eq!(read("memory!/memory.limit_in_bytes", "memory.max"), (64 << 20).to_string());

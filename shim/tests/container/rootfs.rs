@@ -68,10 +68,7 @@ fn missing_volume() {
     case.mount(bind(Path::new("/no/such/folder"), "/data", &["rbind"]));
     let refused = case.create().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
-    assert_eq!(
-        refused.to_string(),
-        "mount /data from /no/such/folder: no such file or directory"
-    );
+    assert_eq!(refused.to_string(), "mount /data from /no/such/folder: no such file or directory");
     let mut case = Case::new("true");
     case.mount(json!({"destination": "/x", "type": "tmpfs", "options": ["size=nonsense"]}));
     let refused = case.create().unwrap_err().to_string();
@@ -102,15 +99,22 @@ fn devices() {
         "ls -l /dev | busybox awk '{print $1,$5,$6,$NF}' | busybox sort; echo ok > /dev/null; \
          busybox head -c 4 /dev/zero | busybox wc -c; busybox mknod /tmp/kmsg c 1 11 && cat /tmp/kmsg; ls /dev/pts",
     );
-    case.spec["linux"]["devices"] =
-        json!([{"path": "/dev/own", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 7, "gid": 8}]);
+    case.spec["linux"]["devices"] = json!([{"path": "/dev/own", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 7, "gid": 8}]);
     case.run();
     let said = case.output();
-    for line in ["crw-rw-rw- 1, 3 null", "crw-rw-rw- 5, 0 tty", "crw-rw-rw- 1, 8 random", "crw-r----- 1, 3 own"] {
+    for line in [
+        "crw-rw-rw- 1, 3 null",
+        "crw-rw-rw- 5, 0 tty",
+        "crw-rw-rw- 1, 8 random",
+        "crw-r----- 1, 3 own",
+    ] {
         assert!(said.contains(line), "{line} in {said}");
     }
     assert!(said.contains("pts/ptmx") && said.contains("/proc/self/fd"), "{said}");
-    assert!(said.contains("\n4\n") && said.contains("/tmp/kmsg': Operation not permitted"), "{said}");
+    assert!(
+        said.contains("\n4\n") && said.contains("/tmp/kmsg': Operation not permitted"),
+        "{said}"
+    );
 }
 
 fn propagation() {
@@ -122,10 +126,9 @@ fn propagation() {
         fs::create_dir_all(volume.join("out")).unwrap();
         volume
     };
-    let script = "echo ready; while [ ! -e /v/in/file ]; do sleep 0.02; done; echo arrived; sleep 60";
-    for (option, root, leaves) in
-        [("rslave", "rslave", false), ("rshared", "rshared", true)]
-    {
+    let script =
+        "echo ready; while [ ! -e /v/in/file ]; do sleep 0.02; done; echo arrived; sleep 60";
+    for (option, root, leaves) in [("rslave", "rslave", false), ("rshared", "rshared", true)] {
         let mut case = Case::new(script);
         let volume = outer(&case);
         let caps = &mut case.spec["process"]["capabilities"];
@@ -221,7 +224,8 @@ fn nothing_else() {
 
 fn sysctls() {
     let mut case = Case::new("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced");
-    case.spec["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1"});
+    case.spec["linux"]["sysctl"] =
+        json!({"net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1"});
     assert_eq!(case.run_for_output(), "1\n1");
     let mut host = Case::new("true");
     host.spec["linux"]["sysctl"] = json!({"kernel.core_pattern": "|/x"});

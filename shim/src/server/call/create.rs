@@ -101,10 +101,11 @@ fn read_options(request: &CreateTaskRequest) -> Result<CreateOptions, Failure> {
 }
 
 fn open_log(path: &str, terminal: bool, stdio: &mut TheirEnds) -> Result<Option<Log>, Failure> {
-    if path.is_empty() {
+    // The output of a terminal has to be taken in any case: somebody who writes must not wait for ever.
+    if path.is_empty() && !terminal {
         return Ok(None);
     }
-    let mut log = Log::open(PathBuf::from(path))
+    let mut log = Log::open((!path.is_empty()).then(|| PathBuf::from(path)))
         .map_err(|e| Failure::os_kind(FailureKind::InvalidArgument, "open log", path, e))?;
     if !terminal {
         for (stream, theirs) in

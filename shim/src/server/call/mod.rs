@@ -59,7 +59,7 @@ impl Server {
             (TASK, "CloseIO") => self.close_io(&decode(payload)?),
             (TASK, "ResizePty") => self.resize_pty(&decode(payload)?),
             (TASK, "Shutdown") => self.shutdown(),
-            (CONTAINER, "Describe") => self.describe(),
+            (CONTAINER, "Describe") => self.describe(caller),
             (CONTAINER, "ReopenLog") => self.reopen_log(),
             (service, method) => {
                 let name = format!("{service}/{method}");
