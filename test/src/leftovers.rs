@@ -92,6 +92,28 @@ impl Baseline {
     }
 }
 
+/// Kills the processes in cgroups of these ids, and removes these cgroups and the volatile folder with its mounts.
+pub fn void(ids: &BTreeSet<String>, state: &Path) {
+    let mine = |process: &Process| {
+        let cgroup =
+            fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).unwrap_or_default();
+        ids.iter().any(|id| cgroup.contains(id.as_str()))
+    };
+    for process in proc::processes().into_iter().filter(mine) {
+        let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+        pid.map(|pid| kill_process(pid, Signal::KILL).ok());
+    }
+    for path in mounts().into_iter().rev().filter(|path| path.starts_with(state)) {
+        unmount(&path, UnmountFlags::DETACH).ok();
+    }
+    fs::remove_dir_all(state).ok();
+    let mut cgroups = Vec::new();
+    named_after(Path::new("/sys/fs/cgroup"), ids, &mut cgroups);
+    for cgroup in cgroups.iter().filter_map(|text| text.strip_prefix("file ")) {
+        remove_cgroup(Path::new(cgroup));
+    }
+}
+
 fn mounts() -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     // proc_pid_mountinfo(5): field 5 is the mount point.

@@ -86,8 +86,15 @@ async fn the_containers_processes_are_in_its_cgroup(world: &mut World) {
     let node = world.node().await;
     let pod = node.pod("members").await;
     let id = node.run(&pod, &sleeper("members")).await;
-    let members = file(&id, "cgroup.procs").unwrap();
-    // The shell and its sleep.
+    // The shell and, as soon as it has come so far, its sleep.
+    let mut members = String::new();
+    for _ in 0..100 {
+        members = file(&id, "cgroup.procs").unwrap();
+        if members.lines().count() == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     assert_eq!(members.lines().count(), 2, "{members}");
     let answer = node.cri.exec(&id, &["cat", "/proc/self/cgroup"], 5).await.unwrap();
     let text = String::from_utf8_lossy(&answer.stdout).into_owned();

@@ -23,6 +23,9 @@ pub fn tests() -> Vec<Test> {
         Any: images_are_known_afterwards,
         Any: a_request_to_end_leaves_containers_running,
         Wherry: damaged_records_are_set_aside,
+        Wherry: a_killed_shim_takes_its_container_with_it,
+        Wherry: a_shim_that_was_killed_with_the_daemon_is_cleaned_up_after,
+        Wherry: after_a_reboot_pods_are_not_ready_and_their_addresses_are_free,
     ]
 }
 
@@ -176,4 +179,63 @@ async fn damaged_records_are_set_aside(world: &mut World) {
     assert!(node.log_text().contains(&bad.id[..12]), "the log names what was set aside");
     // What was set aside is kept for whoever wants to look; this test does not.
     world.drop_node();
+}
+
+/// The shim that works in the bundle of this container.
+fn shim_of(id: &str) -> proc::Process {
+    let is = |process: &proc::Process| {
+        std::fs::read_link(format!("/proc/{}/cwd", process.pid)).is_ok_and(|cwd| cwd.ends_with(id))
+    };
+    proc::named("wherry-shim").into_iter().find(is).unwrap()
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+async fn a_killed_shim_takes_its_container_with_it(world: &mut World) {
+    let node = world.node().await;
+    let pod = node.pod("orphan").await;
+    let id = node.run(&pod, &e2e::spec::container("orphan", BUSYBOX, &["sleep", "87654"])).await;
+    let process = sleeper_pid(87654);
+    kill(shim_of(&id).pid);
+    let status = node.exit(&id).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
+    node.cri.remove(&id).await.unwrap();
+    assert!(proc::processes().iter().all(|other| other.pid != process.pid));
+}
+
+async fn a_shim_that_was_killed_with_the_daemon_is_cleaned_up_after(world: &mut World) {
+    let node = world.node().await;
+    let pod = node.pod("orphan").await;
+    let id = node.run(&pod, &e2e::spec::container("orphan", BUSYBOX, &["sleep", "76543"])).await;
+    let process = sleeper_pid(76543);
+    node.crash().await;
+    kill(shim_of(&id).pid);
+    node.up().await.unwrap();
+    let status = node.cri.container(&id).await.unwrap();
+    assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 255));
+    assert!(proc::processes().iter().all(|other| other.pid != process.pid));
+}
+
+async fn after_a_reboot_pods_are_not_ready_and_their_addresses_are_free(world: &mut World) {
+    let node = world.node().await;
+    let pod = node.pod("reboot").await;
+    let id = node.run(&pod, &sleeper("reboot")).await;
+    for shim in proc::named("wherry-shim") {
+        kill(shim.pid);
+    }
+    node.power_off().await;
+    node.up().await.unwrap();
+    assert_eq!(
+        node.cri.pod_status(&pod.id).await.unwrap().state(),
+        PodSandboxState::SandboxNotready
+    );
+    let status = node.cri.container(&id).await.unwrap();
+    assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 255));
+    assert_eq!(node.cri.image(BUSYBOX).await.unwrap().map(|image| image.id), Some(status.image_id));
+    // What is not ready can be removed, and the same pod can be run again.
+    node.cri.remove_pod(&pod.id).await.unwrap();
+    node.pod("reboot").await;
 }

@@ -8,7 +8,7 @@ use super::state::{Ended, State};
 use super::{Container, ended_path, folder};
 use crate::error::Error;
 use crate::record;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, remove_folder};
 use crate::signal::Signal;
 
 /// Watches a container until nothing of it is left in the kernel.
@@ -25,7 +25,7 @@ pub fn spawn(runtime: &Arc<Runtime>, container: Arc<Container>) {
 
 async fn watch(runtime: &Runtime, container: &Container) -> Result<(), Error> {
     let Some(shim) = &container.shim else { return Ok(()) };
-    let how = end(runtime, container, shim).await;
+    let (how, witness) = end(runtime, container, shim).await;
     {
         // A start that is under way has the first word: it knows why the process never ran.
         let _turn = container.turn.lock().await;
@@ -33,29 +33,45 @@ async fn watch(runtime: &Runtime, container: &Container) -> Result<(), Error> {
     }
     let State::Exited(ended) = container.state.borrow().clone() else { return Ok(()) };
     write(runtime, container, ended).await?;
-    dismiss(shim).await.map_err(|source| Error::Shim {
+    let failed = |source| Error::Shim {
         operation: format!("dismiss the shim of {}", container.name()),
         source,
-    })?;
+    };
     let bundle = runtime.bundle_dir(container.id());
-    record::blocking("remove a bundle", move || crate::runtime::remove_folder(&bundle)).await
+    match (witness, Bundle::open(&bundle)) {
+        // Without its shim nobody frees what the container has in the kernel, its processes first of all.
+        (Witness::Nobody, Ok(bundle)) => shim::dissolve(bundle).await.map_err(failed),
+        _ => {
+            dismiss(shim).await.map_err(failed)?;
+            record::blocking("remove a bundle", move || remove_folder(&bundle)).await
+        }
+    }
+}
+
+/// Who can tell how a container ended.
+enum Witness {
+    /// Its shim, which lives.
+    Shim,
+    /// Nobody but the files that a dead shim left.
+    Nobody,
 }
 
 /// How the container ended: as its shim says, or as a dead shim left it written.
-async fn end(runtime: &Runtime, container: &Container, shim: &Shim) -> Ended {
+async fn end(runtime: &Runtime, container: &Container, shim: &Shim) -> (Ended, Witness) {
     let started_at = || container.state.borrow().started_at();
     let error = match shim.wait().await {
-        Ok(exit) => return Ended::seen(started_at(), exit),
+        Ok(exit) => return (Ended::seen(started_at(), exit), Witness::Shim),
         Err(error) => error,
     };
     let bundle = Bundle::open(&runtime.bundle_dir(container.id())).ok();
-    match bundle.as_ref().and_then(Bundle::exit) {
+    let ended = match bundle.as_ref().and_then(Bundle::exit) {
         Some(exit) => Ended::seen(started_at(), exit),
         None => {
             tracing::warn!(container = %container.id(), %error, "a shim is gone without a word on its container");
             Ended::unseen(started_at(), "the container's shim is gone")
         }
-    }
+    };
+    (ended, Witness::Nobody)
 }
 
 async fn write(runtime: &Runtime, container: &Container, ended: Ended) -> Result<(), Error> {

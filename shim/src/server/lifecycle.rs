@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use prost::Message;
 use proto::shim::task::v2 as wire;
-use rustix::process::{Pid, Signal, pidfd_send_signal};
+use rustix::process::Pid;
 use shim::{Exit, Failure, FailureKind, Started};
 use sys::process::{Wait, wait};
 
@@ -135,9 +135,11 @@ impl Server {
     fn creation_failed(&mut self, making: Making) {
         let Some(mut container) = self.container.take() else { return };
         let mut killed = None;
+        let mut deleters = Vec::new();
         for process in &mut container.processes {
             let status = process.reap_now();
             killed = killed.or(status);
+            deleters.append(&mut process.deleters);
         }
         let oom = container.cgroups.oom_kills() > 0;
         if let Err(error) = container.cgroups.remove() {
@@ -161,6 +163,9 @@ impl Server {
         });
         self.answer(making.caller, Err(failure));
         self.answer_describers(container.describers);
+        for caller in deleters {
+            self.answer(caller, Ok(wire::DeleteResponse::default().encode_to_vec()));
+        }
     }
 
     fn start_failed(&mut self, key: u32, making: Making) {
@@ -199,13 +204,6 @@ impl Process {
     fn note(&mut self, failure: Failure) {
         if let Phase::Building(making) | Phase::Starting(making) = &mut self.phase {
             let _first = making.failure.get_or_insert(failure);
-        }
-    }
-
-    /// Ends it; its end will be heard of.
-    pub(super) fn kill(&self) {
-        if let Some(handle) = self.identity.as_ref().and_then(|identity| identity.handle.as_ref()) {
-            let _gone = pidfd_send_signal(handle, Signal::KILL);
         }
     }
 

@@ -10,7 +10,7 @@
 use std::os::fd::OwnedFd;
 
 use proto::shim::container::User;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use shim::{Exit, Failure, FailureKind};
 
 use super::ttrpc::Caller;
@@ -87,12 +87,15 @@ pub struct Making {
     pub failure: Option<Failure>,
     /// It has said that it is ready, perhaps with a terminal, before its builder could say who it is.
     pub ready: Option<(User, Option<OwnedFd>)>,
+    /// Whom the process is made by. It reports until its end, so as long as nothing but reports is waited for, it is
+    /// not reaped.
+    pub builder: Option<Pid>,
 }
 
 impl Making {
     /// A process of which nothing was heard yet.
     pub fn new(report: OwnedFd, caller: Caller) -> Self {
-        Self { report, caller, failure: None, ready: None }
+        Self { report, caller, failure: None, ready: None, builder: None }
     }
 }
 
@@ -124,6 +127,19 @@ impl Process {
         self.identity
             .as_ref()
             .map_or(0, |identity| identity.pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
+    /// Ends it, or whoever makes it; the end will be heard of.
+    pub fn kill(&self) {
+        match (&self.identity, &self.phase) {
+            (Some(Identity { handle: Some(handle), .. }), _) => {
+                let _gone = pidfd_send_signal(handle, Signal::KILL);
+            }
+            (None, Phase::Building(Making { builder: Some(builder), .. })) => {
+                let _gone = kill_process(*builder, Signal::KILL);
+            }
+            _ => {}
+        }
     }
 
     /// What an error calls it.

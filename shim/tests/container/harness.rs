@@ -208,14 +208,18 @@ impl Case {
         cgroup_roots().into_iter().map(|root| root.join(&own)).filter(|p| p.exists()).collect()
     }
 
+    /// Launches.
+    pub fn prepare(&mut self) {
+        let spec: Spec = serde_json::from_value(self.spec.clone()).unwrap();
+        let bundle = Bundle::create(&self.bundle_dir, &spec).unwrap();
+        self.shim = Some(self.runtime.block_on(launcher().launch(&bundle)).unwrap());
+        self.bundle = Some(bundle);
+    }
+
     /// Launches and creates.
     pub fn create(&mut self) -> Result<Created, ShimError> {
-        let spec: Spec = serde_json::from_value(self.spec.clone()).unwrap();
-        let bundle = Bundle::create(&self.bundle_dir, &spec)?;
-        let shim = self.runtime.block_on(launcher().launch(&bundle))?;
-        self.bundle = Some(bundle);
-        self.shim = Some(shim.clone());
-        self.runtime.block_on(shim.create(self.options.clone()))
+        self.prepare();
+        self.runtime.block_on(self.shim().create(self.options.clone()))
     }
 
     /// Creates, starts and waits.

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("a_missing_command_and_one_that_is_none_fail_to_start", commands_that_cannot_be_executed),
     ("states_are_told_and_calls_in_the_wrong_one_are_refused", states),
     ("a_container_that_was_never_started_can_be_deleted", never_started),
+    ("a_create_that_hangs_can_be_given_up", hanging_create),
     ("a_rotated_log_goes_on_in_a_new_file", rotation),
     ("a_new_daemon_finds_the_container_and_an_end_it_missed", reconnection),
     ("a_shim_with_nothing_to_own_ends_with_its_last_caller", lonely_shim),
@@ -130,6 +131,26 @@ fn never_started() {
     case.create().unwrap();
     assert_eq!(case.block(case.shim().delete()).unwrap().code, 137);
     assert_eq!(case.log(), "");
+}
+
+fn hanging_create() {
+    // A spec that never comes: its builder waits for a FIFO.
+    let mut case = Case::new("true");
+    case.prepare();
+    let spec = case.bundle().dir().join("config.json");
+    fs::remove_file(&spec).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &spec, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let shim = case.shim();
+    let (created, deleted) = case.block(async {
+        tokio::join!(shim.create(case.options.clone()), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let other = Shim::connect(case.bundle()).await.unwrap();
+            other.delete().await
+        })
+    });
+    assert_eq!(created.unwrap_err().kind(), ErrorKind::Internal);
+    deleted.unwrap();
 }
 
 fn rotation() {

@@ -62,7 +62,14 @@ impl Server {
             builder.map_err(|e| Failure::os("create", "builder", e))
         });
         match begun {
-            Ok(_) => Ok(Answer::Later),
+            Ok(builder) => {
+                if let Some(init) = self.container.as_mut().and_then(|all| all.by_key(INIT))
+                    && let Phase::Building(making) = &mut init.phase
+                {
+                    making.builder = Some(builder);
+                }
+                Ok(Answer::Later)
+            }
             Err(failure) => {
                 self.container = None;
                 Err(failure)

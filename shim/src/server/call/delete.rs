@@ -22,14 +22,12 @@ impl Server {
                 Ok(Answer::Now(DeleteResponse::default().encode_to_vec()))
             }
             // Never started: nobody misses it.
-            Phase::Created(_) => {
+            Phase::Building(_) | Phase::Created(_) => {
                 process.kill();
                 process.deleters.push(caller);
                 Ok(Answer::Later)
             }
-            Phase::Building(_) | Phase::Starting(_) | Phase::Running => {
-                Err(process.refuse("delete", "it runs"))
-            }
+            Phase::Starting(_) | Phase::Running => Err(process.refuse("delete", "it runs")),
         }
     }
 
