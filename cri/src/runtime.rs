@@ -48,6 +48,8 @@ pub struct Runtime {
     pub(crate) snapshots: Arc<dyn Snapshotter>,
     pub(crate) network: Arc<Network>,
     pub(crate) launcher: Launcher,
+    /// Whether containers are kept from devices by a cgroup: by v1's controller, for v2 has none but eBPF.
+    pub(crate) devices_fenced: bool,
     pub(crate) sandboxes: Index<Sandbox>,
     pub(crate) containers: Index<Container>,
     pub(crate) runs: Joinable<Metadata, SandboxId>,
@@ -66,6 +68,7 @@ impl Runtime {
             snapshots,
             network,
             launcher,
+            devices_fenced: has_device_cgroup(),
             sandboxes: Index::new("pod sandbox"),
             containers: Index::new("container"),
             runs: Joinable::default(),
@@ -113,4 +116,14 @@ pub(crate) fn remove_folder(path: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the device controller of cgroup v1 is mounted (proc_pid_mountinfo(5): super options stand last).
+fn has_device_cgroup() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().filter_map(|line| line.split_once(" - cgroup ")).any(|(_, rest)| {
+        rest.rsplit(' ')
+            .next()
+            .is_some_and(|options| options.split(',').any(|one| one == "devices"))
+    })
 }

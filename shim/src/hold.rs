@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::mount::mount_bind;
-use rustix::process::Pid;
+use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 use shim::HOLDER_FILE;
 use sys::process::{CloneRequest, NEW_PIDS, SingleThreaded};
 
@@ -72,6 +72,10 @@ fn pin(folder: &Path, pid: Pid) -> io::Result<()> {
 
 /// The first process of the namespace: signals from inside do not reach it, only SIGKILL from outside does.
 fn holder(hear: &OwnedFd) -> u8 {
+    // The pod's containers can see this process, and what it has open and executes is the host's.
+    if set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
+        return 1;
+    }
     let mut ended = SigSet::empty();
     ended.add(Signal::SIGCHLD);
     // Blocked before anybody can end, so that none is missed between a look and a sleep.

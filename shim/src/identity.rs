@@ -8,8 +8,9 @@ use std::io;
 /// # Errors
 /// There is no such process.
 pub fn start_time(pid: u32) -> io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    parse(&stat)
+    // A process may call itself anything, also what is no text.
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    parse(&String::from_utf8_lossy(&stat))
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "malformed stat of a process"))
 }
 

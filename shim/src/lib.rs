@@ -14,6 +14,7 @@ mod client;
 mod error;
 mod exit;
 mod identity;
+pub mod type_name;
 
 pub use bundle::{Bundle, BundleError, LOG_FILE, RECORD_FILE, SOCKET_FILE, SPEC_FILE};
 #[cfg(feature = "client")]
@@ -27,13 +28,3 @@ pub use identity::start_time;
 
 /// Who holds a pod's PID namespace: pid and start time, in the pod's folder.
 pub const HOLDER_FILE: &str = "holder";
-
-/// Names of the messages that travel in an `Any`.
-pub mod type_name {
-    /// In the details of a ttrpc status: [`crate::Failure`].
-    pub const FAILURE: &str = "wherry.shim.v1.Failure";
-    /// In `CreateTaskRequest.options`.
-    pub const CREATE_OPTIONS: &str = "wherry.shim.v1.CreateOptions";
-    /// In `ExecProcessRequest.spec`: a process of an OCI spec as JSON, under containerd's name.
-    pub const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
-}

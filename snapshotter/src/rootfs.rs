@@ -38,6 +38,9 @@ impl Rootfs {
                 format!("lowerdir={}", lower.join(":")),
                 format!("upperdir={}", self.upper.display()),
                 format!("workdir={}", self.work.display()),
+                // A container's writes void at a power cut; without this its end would wait until all of the host's
+                // file system below is on the disk (overlayfs.rst, Volatile mount).
+                "volatile".to_owned(),
             ],
         }
     }

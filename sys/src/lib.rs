@@ -7,8 +7,8 @@
 
 pub mod confined;
 pub mod durable;
-pub mod netns;
 #[allow(unsafe_code)]
 pub mod mount;
+pub mod netns;
 #[allow(unsafe_code)]
 pub mod process;

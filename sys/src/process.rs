@@ -94,11 +94,11 @@ impl SingleThreaded {
                 // SAFETY: ends the process without running the parent's exit handlers in its copy.
                 unsafe { libc::_exit(code.into()) }
             }
-            pid => i32::try_from(pid)
+            pid if pid > 0 => i32::try_from(pid)
                 .ok()
                 .and_then(Pid::from_raw)
-                .filter(|_| pid > 0)
-                .ok_or_else(io::Error::last_os_error),
+                .ok_or_else(|| io::ErrorKind::Other.into()),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 }

@@ -172,6 +172,7 @@ impl Draft {
             pod: &pod,
             pid_namespace: self.pid_namespace.clone(),
             devices: &devices,
+            devices_fenced: self.runtime.devices_fenced,
         })?;
         let rootfs = self.runtime.snapshots.prepare(key, self.image.layers.last());
         let rootfs = rootfs.map_err(|source| Error::Snapshot {
@@ -216,7 +217,11 @@ impl Furnished {
 
 fn options(draft: &Draft, rootfs: &Rootfs) -> CreateOptions {
     let run_as = &draft.config.security.run_as;
-    let mount = rootfs.mount();
+    let mut mount = rootfs.mount();
+    if !draft.runtime.devices_fenced && !draft.config.security.privileged {
+        // Images may bring device nodes, which nothing else would make inert.
+        mount.options.push("nodev".to_owned());
+    }
     CreateOptions {
         rootfs: vec![shim::Mount {
             kind: mount.kind,

@@ -51,6 +51,8 @@ pub struct Inputs<'a> {
     pub pid_namespace: PidNamespace,
     /// The devices asked for, or all of the node's for a privileged container.
     pub devices: &'a [HostDevice],
+    /// Whether a device cgroup keeps the container from other devices.
+    pub devices_fenced: bool,
 }
 
 /// Which process namespace the container gets.

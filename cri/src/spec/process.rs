@@ -99,7 +99,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Process, Error> {
     if !Path::new(cwd).is_absolute() {
         return Err(invalid(format!("working directory {cwd:?} is not absolute")));
     }
-    let granted = capabilities(&inputs.config.security).map_err(invalid)?;
+    let granted = capabilities(&inputs.config.security, inputs.devices_fenced).map_err(invalid)?;
     assemble(inputs, args, cwd, granted).map_err(|source| invalid(source.to_string()))
 }
 
@@ -161,11 +161,16 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
     variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-fn capabilities(security: &Security) -> Result<LinuxCapabilities, String> {
+fn capabilities(security: &Security, devices_fenced: bool) -> Result<LinuxCapabilities, String> {
     let set = if security.privileged {
         ALL_CAPABILITIES.into_iter().collect()
     } else {
-        changed(&security.capabilities)?
+        let mut set = changed(&security.capabilities)?;
+        if !devices_fenced {
+            // A node that a container makes for itself would be the host's disk.
+            set.remove(&Capability::Mknod);
+        }
+        set
     };
     let ambient: Capabilities =
         security.capabilities.ambient.iter().map(|name| parse(name)).collect::<Result<_, _>>()?;

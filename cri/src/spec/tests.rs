@@ -15,6 +15,7 @@ struct Case {
     container: wire::ContainerConfig,
     image: image::ImageConfig,
     pid: PidNamespace,
+    fenced: bool,
 }
 
 fn case() -> Case {
@@ -40,6 +41,7 @@ fn case() -> Case {
             ..Default::default()
         },
         pid: PidNamespace::New,
+        fenced: true,
     }
 }
 
@@ -56,6 +58,7 @@ fn spec_of(case: Case) -> Result<Spec, Error> {
         pod: &PodPaths::of(Path::new("/run/wherry"), &sandbox_id),
         pid_namespace: case.pid,
         devices: &[],
+        devices_fenced: case.fenced,
     })
 }
 
@@ -200,4 +203,11 @@ fn an_unknown_capability_is_invalid_and_nothing_is_inheritable() {
     let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
     assert!(sets.inheritable().as_ref().unwrap().is_empty());
     assert_eq!(sets.bounding().as_ref().unwrap().len(), 15);
+}
+
+#[test]
+fn where_no_device_cgroup_fences_it_a_container_cannot_make_nodes() {
+    let spec = spec_of(Case { fenced: false, ..case() }).unwrap();
+    let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+    assert!(!sets.bounding().as_ref().unwrap().contains(&oci_spec::runtime::Capability::Mknod));
 }

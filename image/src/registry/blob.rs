@@ -167,9 +167,8 @@ impl BlobStream {
             self.tries = 0;
         }
         // What failed before it streamed was tried again by the source already, and so were other failures.
-        let broken = streamed
-            && matches!(failure, Failure::Broken { .. })
-            && self.breaks < MAX_BREAKS;
+        let broken =
+            streamed && matches!(failure, Failure::Broken { .. }) && self.breaks < MAX_BREAKS;
         if let Some(pause) = broken.then(|| source.pause(self.tries, &failure)).flatten() {
             tracing::debug!(
                 ?failure,

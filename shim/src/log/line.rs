@@ -25,7 +25,7 @@ pub struct Lines {
 impl Lines {
     /// Takes the next bytes and hands out every line that is complete, in two parts that belong together.
     pub fn push(&mut self, mut bytes: &[u8], mut emit: impl FnMut(Tag, &[u8], &[u8])) {
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
             let rest = self.split(&bytes[..end], &mut emit);
             emit(Tag::Full, &self.begun, rest);
             self.clear();

@@ -169,8 +169,12 @@ impl Init<'_> {
         let _umask = rustix::process::umask(rustix::fs::Mode::empty());
         let root = self.build_root()?;
         let (stdio, terminal) = self.standard_files(&root, stdio)?;
+        let masks = self.masks();
         let Plan { process, read_only, propagation, .. } = self.plan;
+        // The image's users are looked up before a mask can be on them.
         let process = process.prepare(&root)?;
+        mask::apply(&root, &masks.0, &masks.1)?;
+        process.enter(&root)?;
         // The last change of the root: from here on it may be read-only.
         rootfs::finish(&root, read_only, propagation)?;
         let identity = process.identity.clone();
@@ -198,11 +202,15 @@ impl Init<'_> {
         if let Some(nodes) = &plan.nodes {
             device::make(&root, nodes)?;
         }
-        let paths = |paths: Option<&Vec<String>>| paths.cloned().unwrap_or_default();
-        let masked = paths(plan.linux().and_then(|linux| linux.masked_paths().as_ref()));
-        let read_only = paths(plan.linux().and_then(|linux| linux.readonly_paths().as_ref()));
-        mask::apply(&root, &masked, &read_only)?;
         Ok(root)
+    }
+
+    /// The masked and the read-only paths.
+    fn masks(&self) -> (Vec<String>, Vec<String>) {
+        let paths = |paths: Option<&Vec<String>>| paths.cloned().unwrap_or_default();
+        let masked = paths(self.plan.linux().and_then(|linux| linux.masked_paths().as_ref()));
+        let read_only = paths(self.plan.linux().and_then(|linux| linux.readonly_paths().as_ref()));
+        (masked, read_only)
     }
 
     fn standard_files(

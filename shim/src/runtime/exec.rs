@@ -35,6 +35,14 @@ pub struct ExecRequest<'a> {
     pub oom_score_adj: i32,
 }
 
+/// The namespaces that the builder enters, for the process to be born in. The cgroup namespace is not among them: who
+/// is in it may not put a process into a cgroup from outside (cgroup v2, `nsdelegate`).
+const OF_BUILDER: ThreadNameSpaceType = ThreadNameSpaceType::MOUNT
+    .union(ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME)
+    .union(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)
+    .union(ThreadNameSpaceType::PROCESS_ID)
+    .union(ThreadNameSpaceType::NETWORK);
+
 /// The builder: makes the process, whose parent is the shim, and returns the builder's exit code.
 pub fn build(thread: &SingleThreaded, request: &ExecRequest<'_>, files: BuilderFiles<'_>) -> u8 {
     let BuilderFiles { report, stdio: [input, ..] } = files;
@@ -69,23 +77,25 @@ fn clone(
     limit::set_oom_score_adj(plan.oom_score_adj.unwrap_or(request.oom_score_adj))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|e| Failure::os("hide process", "", e))?;
-    join(init)?;
+    join(init, OF_BUILDER)?;
     let how = CloneRequest { flags: SAME_PARENT, cgroup: doors.birthplace() };
     let pid = thread
-        .clone(&how, || run(plan, &doors, report, stdio))
+        .clone(&how, || run(plan, &doors, (report, init), stdio))
         .map_err(|e| Failure::os("create", "process", e))?;
     let pid = pid.as_raw_nonzero().get().unsigned_abs();
     let event = Event::Cloned(Cloned { pid, ..Cloned::default() });
     report::send(report.as_fd(), event, None).map_err(|e| Failure::os("report", "", e))
 }
 
-fn run(plan: Plan, doors: &Doors, report: &OwnedFd, mut stdio: Stdio) -> u8 {
+fn run(plan: Plan, doors: &Doors, (report, init): (&OwnedFd, &OwnedFd), mut stdio: Stdio) -> u8 {
     let failure = (|| {
         doors.join()?;
+        join(init, ThreadNameSpaceType::CONTROL_GROUP)?;
         create::separate()?;
         let root = Root::open(Path::new("/"))
             .map_err(|e| Failure::os("open", "the container's root", e.source))?;
         let process = plan.prepare(&root)?;
+        process.enter(&root)?;
         stdio.complete(&root)?;
         Ok(process.execute(stdio))
     })()
@@ -94,14 +104,9 @@ fn run(plan: Plan, doors: &Doors, report: &OwnedFd, mut stdio: Stdio) -> u8 {
     1
 }
 
-/// Enters the container's namespaces, all at once and by the process itself: no path that could mean another one.
-fn join(init: &OwnedFd) -> Result<(), Failure> {
-    let kinds = ThreadNameSpaceType::MOUNT
-        | ThreadNameSpaceType::CONTROL_GROUP
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::PROCESS_ID
-        | ThreadNameSpaceType::NETWORK;
+/// Enters some of the container's namespaces, all at once and by the process itself: no path that could mean another
+/// one.
+fn join(init: &OwnedFd, kinds: ThreadNameSpaceType) -> Result<(), Failure> {
     move_into_thread_name_spaces(init.as_fd(), kinds).map_err(|error| match error {
         Errno::SRCH => {
             let cause = "the container has ended";

@@ -38,7 +38,7 @@ impl Namespaces {
         Ok(namespaces)
     }
 
-    /// Whether the container gets, or joins, a namespace in which it is not on its own with the host.
+    /// Whether the container is in another namespace of this kind (`CLONE_NEW*`) than the host.
     pub fn is_isolated(&self, flag: u64) -> bool {
         self.new & flag != 0 || self.joined.iter().any(|(_, kind, _)| *kind as u64 == flag)
     }

@@ -99,7 +99,7 @@ impl Plan {
         })
     }
 
-    /// Finds in the image what the process needs of it: its user, its home, its folder (which becomes this process's).
+    /// Finds in the image what the process needs of it: its user and its home.
     ///
     /// # Errors
     /// `InvalidArgument`.
@@ -116,12 +116,19 @@ impl Plan {
             })
         };
         let env = env.into_iter().map(variable).collect::<Result<_, _>>()?;
-        enter(root, &self.cwd)?;
         Ok(Prepared { plan: self, env, identity })
     }
 }
 
 impl Prepared {
+    /// Enters the process's folder. After the masks are on: what is masked must not be stood in.
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    pub fn enter(&self, root: &Root) -> Result<(), Failure> {
+        enter(root, &self.plan.cwd)
+    }
+
     /// Becomes the process. Returns only when that is not possible.
     pub fn execute(self, stdio: Stdio) -> Failure {
         match self.become_user(stdio) {

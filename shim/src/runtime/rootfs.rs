@@ -1,5 +1,6 @@
 //! The root file system: made from the mounts that the caller names, and then the only one there is.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -138,6 +139,62 @@ impl Overlay {
         }
         Ok(overlay)
     }
+
+    /// A detached mount.
+    fn make(&self) -> Result<OwnedFd, Failure> {
+        let invalid = |error: Errno| self.invalid(error);
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(invalid)?;
+        let explained = |error: Errno| filesystem::explain(self.invalid(error), &context);
+        // Long paths go in through a handle; it has to be open until the mount is made.
+        let mut handles = Vec::new();
+        for path in &self.lower {
+            let value = config_value(path, &mut handles)?;
+            fsconfig_set_string(&context, "lowerdir+", value).map_err(explained)?;
+        }
+        for (key, path) in &self.dirs {
+            let value = config_value(path, &mut handles)?;
+            fsconfig_set_string(&context, *key, value).map_err(explained)?;
+        }
+        for (key, value) in &self.rest.data {
+            match value {
+                Some(value) => fsconfig_set_string(&context, key, value),
+                None => fsconfig_set_flag(&context, key),
+            }
+            .map_err(explained)?;
+        }
+        filesystem::finish(&context, &self.rest).map_err(explained)
+    }
+
+    /// Mounts it with mount(2), whose options are one page: every folder goes in by a short name.
+    fn mount_by_page(&self, place: &Path) -> Result<(), Failure> {
+        let mut handles = Vec::new();
+        let mut short = |path: &str| -> Result<String, Failure> { handle_path(path, &mut handles) };
+        let lower = self.lower.iter().map(|path| short(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut words = vec![format!("lowerdir={}", lower.join(":"))];
+        for (key, path) in &self.dirs {
+            words.push(format!("{key}={}", short(path)?));
+        }
+        for (key, value) in &self.rest.data {
+            words.push(match value {
+                Some(value) => format!("{key}={value}"),
+                None => key.clone(),
+            });
+        }
+        let data = words.join(",");
+        if data.len() > MAX_MOUNT_DATA {
+            return Err(self.invalid(Errno::TOOBIG));
+        }
+        let data = CString::new(data).map_err(|_| self.invalid(Errno::INVAL))?;
+        let mut flags = MountFlags::empty();
+        flags.set(MountFlags::RDONLY, self.rest.attributes.set & READ_ONLY != 0);
+        rustix::mount::mount("overlay", place, "overlay", flags, Some(data.as_c_str()))
+            .map_err(|e| self.invalid(e))
+    }
+
+    fn invalid(&self, error: Errno) -> Failure {
+        let object = format!("overlay of {} layers", self.lower.len());
+        Failure::os_kind(FailureKind::InvalidArgument, "mount", object, error)
+    }
 }
 
 /// Splits `a:b\:c` at its colons.
@@ -157,63 +214,13 @@ fn split_escaped(list: &str) -> Vec<String> {
 
 fn mount_overlay(layer: &Layer, place: &Path) -> Result<(), Failure> {
     let overlay = Overlay::parse(layer)?;
-    let object = || format!("overlay of {} layers", overlay.lower.len());
-    let invalid =
-        |error: Errno| Failure::os_kind(FailureKind::InvalidArgument, "mount", object(), error);
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(invalid)?;
-    // Long paths go in through a handle; it has to be open until the mount is made.
-    let mut handles = Vec::new();
-    for (at, path) in overlay.lower.iter().enumerate() {
-        let value = config_value(path, &mut handles)?;
-        match fsconfig_set_string(&context, "lowerdir+", value) {
-            // A kernel before 6.5 does not know the key, and what it knows instead is cut at 256 bytes.
-            Err(Errno::INVAL) if at == 0 => return mount_overlay_by_page(&overlay, place),
-            other => other.map_err(|e| filesystem::explain(invalid(e), &context))?,
+    match overlay.make() {
+        // A kernel before 6.5 does not know "lowerdir+", and what it knows instead fsconfig cuts at 256 bytes.
+        Err(failure) if failure.errno == Some(Errno::INVAL.raw_os_error()) => {
+            overlay.mount_by_page(place).map_err(|_| failure)
         }
+        made => attach(made?, place),
     }
-    for (key, path) in &overlay.dirs {
-        let value = config_value(path, &mut handles)?;
-        fsconfig_set_string(&context, *key, value)
-            .map_err(|e| filesystem::explain(invalid(e), &context))?;
-    }
-    for (key, value) in &overlay.rest.data {
-        match value {
-            Some(value) => fsconfig_set_string(&context, key, value),
-            None => fsconfig_set_flag(&context, key),
-        }
-        .map_err(|e| filesystem::explain(invalid(e), &context))?;
-    }
-    let made = filesystem::finish(&context, &overlay.rest)
-        .map_err(|e| filesystem::explain(invalid(e), &context))?;
-    attach(made, place)
-}
-
-fn mount_overlay_by_page(overlay: &Overlay, place: &Path) -> Result<(), Failure> {
-    let mut handles = Vec::new();
-    let mut by_handle = |path: &str| -> Result<String, Failure> { handle_path(path, &mut handles) };
-    let lower = overlay.lower.iter().map(|path| by_handle(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut data = format!("lowerdir={}", lower.join(":"));
-    for (key, path) in &overlay.dirs {
-        data.push_str(&format!(",{key}={}", by_handle(path)?));
-    }
-    for (key, value) in &overlay.rest.data {
-        data.push_str(&format!(",{key}"));
-        if let Some(value) = value {
-            data.push_str(&format!("={value}"));
-        }
-    }
-    let object = || format!("overlay of {} layers", overlay.lower.len());
-    if data.len() > MAX_MOUNT_DATA {
-        let cause = "too many layers for this kernel";
-        return Err(Failure::new(FailureKind::Unsupported, "mount", object(), cause));
-    }
-    let data = std::ffi::CString::new(data).map_err(|_| {
-        Failure::new(FailureKind::InvalidArgument, "mount", object(), "an option has a zero byte")
-    })?;
-    let mut flags = MountFlags::empty();
-    flags.set(MountFlags::RDONLY, overlay.rest.attributes.set & READ_ONLY != 0);
-    rustix::mount::mount("overlay", place, "overlay", flags, Some(data.as_c_str()))
-        .map_err(|e| Failure::os_kind(FailureKind::InvalidArgument, "mount", object(), e))
 }
 
 fn config_value(path: &str, handles: &mut Vec<OwnedFd>) -> Result<String, Failure> {

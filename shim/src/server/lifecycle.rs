@@ -181,9 +181,8 @@ impl Server {
 
     /// Tells on disk which process the container is: before it can do anything.
     pub(super) fn record_start(&self, pid: u32) -> Result<(), Failure> {
-        let start_time = start_time(pid).ok_or_else(|| {
-            Failure::new(FailureKind::Internal, "look at", "process", "it is gone")
-        })?;
+        let start_time = shim::start_time(pid)
+            .map_err(|e| Failure::os("look at", format!("process {pid}"), e))?;
         self.record
             .write_started(Started { pid, start_time })
             .map_err(|e| Failure::os("write", "record", e))
@@ -215,34 +214,5 @@ impl Process {
         self.kill();
         let identity = self.identity.take()?;
         wait(Some(identity.pid), Wait::Block).map(|ended| exit_now(ended.code))
-    }
-}
-
-/// When a process was started, in clock ticks since boot: the 22nd field of its stat file, whose second may hold
-/// anything and ends with the last parenthesis (proc_pid_stat(5)).
-pub(super) fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_start_time(&String::from_utf8_lossy(&stat))
-}
-
-fn parse_start_time(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split(' ').nth(19)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_called_like_a_stat_line_does_not_confuse_its_start_time() {
-        let stat = "7 (a) S 1 (b) x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 424242 20 21\n";
-        assert_eq!(parse_start_time(stat), Some(424_242));
-        assert_eq!(parse_start_time("7 (a) S 1"), None);
-    }
-
-    #[test]
-    fn this_process_has_a_start_time() {
-        assert!(start_time(std::process::id()).is_some());
     }
 }

@@ -202,6 +202,12 @@ impl Case {
         self.runtime.block_on(future)
     }
 
+    /// The shim's pid: the parent of the container's process.
+    pub fn shim_pid(&self, created: &Created) -> u32 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", created.pid)).unwrap();
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
     /// The container's cgroups that there are.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         let own = format!("{}/{}", &cgroup_parent()[1..], self.id);
@@ -351,6 +357,8 @@ pub fn overlay(dir: &Path, image: &Path) -> Mount {
             format!("lowerdir={}", image.display()),
             format!("upperdir={}", dir.join("upper").display()),
             format!("workdir={}", dir.join("work").display()),
+            // Without it the end of a container waits until the host's whole file system is on its disk.
+            "volatile".to_owned(),
         ],
     }
 }

@@ -1,0 +1,8 @@
+//! Names of the messages that travel in an `Any`.
+
+/// In the details of a ttrpc status: [`crate::Failure`].
+pub const FAILURE: &str = "wherry.shim.v1.Failure";
+/// In `CreateTaskRequest.options`.
+pub const CREATE_OPTIONS: &str = "wherry.shim.v1.CreateOptions";
+/// In `ExecProcessRequest.spec`: a process of an OCI spec as JSON, under containerd's name.
+pub const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
