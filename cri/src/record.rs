@@ -22,6 +22,30 @@ pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), Error> {
     sys::durable::write(path, &bytes).map_err(error)
 }
 
+/// Makes a thing's folder with its record in it.
+///
+/// # Errors
+/// The disk refuses.
+pub async fn create<T: Serialize + Send + 'static>(
+    folder: PathBuf,
+    record: T,
+) -> Result<(), Error> {
+    blocking("write a record", move || {
+        fs::create_dir_all(&folder).map_err(|source| Error::Io {
+            operation: format!("make {}", folder.display()),
+            source,
+        })?;
+        write(&path_in(&folder), &record)
+    })
+    .await
+}
+
+/// The record in a thing's folder.
+#[must_use]
+pub fn path_in(folder: &Path) -> PathBuf {
+    folder.join("record.json")
+}
+
 /// Reads a record; none when there is no file.
 ///
 /// # Errors

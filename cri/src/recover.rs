@@ -69,7 +69,7 @@ where
     record::blocking("read the records", move || {
         let mut records = Vec::new();
         for (_, folder) in record::folders(&dir)? {
-            match record::read(&folder.join("record.json")) {
+            match record::read(&record::path_in(&folder)) {
                 Ok(Some(found)) => records.push(found),
                 // The folder of a request that was never finished.
                 Ok(None) => remove_folder(&folder)?,

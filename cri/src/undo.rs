@@ -2,7 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
+
+use crate::error::Error;
+use crate::record;
+use crate::runtime::remove_folder;
 
 type Step = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
@@ -10,7 +15,7 @@ type Step = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 ///
 /// Every step must be idempotent, for recovery after a killed daemon takes the same ones. A step that fails is
 /// reported and does not keep the others from running. Dropping the stack does nothing: a chain that ends early
-/// because the daemon dies is taken back by recovery, and one that fails calls [`Undo::run`].
+/// because the daemon dies is taken back by recovery, and one that fails by [`Undo::settle`].
 #[derive(Default)]
 pub struct Undo {
     steps: Vec<(&'static str, Step)>,
@@ -25,18 +30,30 @@ impl Undo {
         self.steps.push((description, Box::pin(step)));
     }
 
+    /// Registers that a folder is to be removed.
+    pub fn push_folder(&mut self, description: &'static str, folder: PathBuf) {
+        self.push(description, async move {
+            record::blocking(description, move || remove_folder(&folder))
+                .await
+                .map_err(|error| error.sentence())
+        });
+    }
+
+    /// Ends the chain: what succeeded stays, what failed is taken back before its error is told.
+    pub async fn settle<T>(self, result: Result<T, Error>) -> Result<T, Error> {
+        if result.is_err() {
+            self.run().await;
+        }
+        result
+    }
+
     /// Takes everything back, newest first, and logs the steps that fail.
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         while let Some((description, step)) = self.steps.pop() {
             if let Err(error) = step.await {
                 tracing::warn!(step = description, error, "undo a failed request");
             }
         }
-    }
-
-    /// Forgets the steps: what was done stays.
-    pub fn commit(mut self) {
-        self.steps.clear();
     }
 }
 

@@ -19,12 +19,12 @@ use snapshotter::{Rootfs, RootfsKey};
 use super::config::ContainerConfig;
 use super::security::PidView;
 use super::state::State;
-use super::{Container, Record, folder, prepare, record_path, watch};
+use super::{Container, Record, folder, prepare, watch};
 use crate::clock::Nanos;
 use crate::error::Error;
 use crate::id::ContainerId;
 use crate::record;
-use crate::runtime::{Runtime, fingerprint, remove_folder};
+use crate::runtime::{Runtime, fingerprint};
 use crate::sandbox::Sandbox;
 use crate::signal::Signal;
 use crate::spec::{self, PidNamespace};
@@ -56,16 +56,8 @@ async fn make(
         return repeated(container, &config);
     }
     let mut undo = Undo::default();
-    match chain(runtime, sandbox, config, &mut undo).await {
-        Ok(id) => {
-            undo.commit();
-            Ok(id)
-        }
-        Err(error) => {
-            undo.run().await;
-            Err(error)
-        }
-    }
+    let result = chain(runtime, sandbox, config, &mut undo).await;
+    undo.settle(result).await
 }
 
 /// The answer to a retry whose first call has succeeded meanwhile.
@@ -146,12 +138,7 @@ impl Draft {
                 released.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
             }
         });
-        let bundle_dir = self.runtime.bundle_dir(&self.id);
-        undo.push("remove the container's bundle", async move {
-            record::blocking("remove a bundle", move || remove_folder(&bundle_dir))
-                .await
-                .map_err(|error| error.sentence())
-        });
+        undo.push_folder("remove the container's bundle", self.runtime.bundle_dir(&self.id));
         let operation = self.operation("furnish");
         record::blocking(&operation, move || self.furnish_now(&key)).await
     }
@@ -265,15 +252,8 @@ impl Launched {
             pid: created.pid,
         };
         let folder = folder(draft.runtime.root(), &record.id);
-        undo.push("remove the container's record", {
-            let folder = folder.clone();
-            async move {
-                record::blocking("remove a record", move || remove_folder(&folder))
-                    .await
-                    .map_err(|error| error.sentence())
-            }
-        });
-        write_record(folder, record.clone()).await?;
+        undo.push_folder("remove the container's record", folder.clone());
+        record::create(folder, record.clone()).await?;
         let id = record.id.clone();
         let container = Arc::new(Container::alive(record, State::Created, shim));
         // Under the sandbox's lock, so that a stop either sees the container or has been seen.
@@ -291,17 +271,6 @@ impl Launched {
         watch::spawn(&draft.runtime, container);
         Ok(id)
     }
-}
-
-async fn write_record(folder: PathBuf, container: Record) -> Result<(), Error> {
-    record::blocking("write a record", move || {
-        std::fs::create_dir_all(&folder).map_err(|source| Error::Io {
-            operation: format!("make {}", folder.display()),
-            source,
-        })?;
-        record::write(&record_path(&folder), &container)
-    })
-    .await
 }
 
 /// The snapshotter's name for a container's root file system.

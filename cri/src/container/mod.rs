@@ -130,12 +130,6 @@ pub fn folder(root: &Path, id: &ContainerId) -> PathBuf {
     root.join("containers").join(id.as_str())
 }
 
-/// The record in a container's durable folder.
-#[must_use]
-pub fn record_path(folder: &Path) -> PathBuf {
-    folder.join("record.json")
-}
-
 /// How the container ended, in its durable folder.
 #[must_use]
 pub fn ended_path(folder: &Path) -> PathBuf {

@@ -71,9 +71,3 @@ impl Sandbox {
 pub fn folder(root: &Path, id: &SandboxId) -> PathBuf {
     root.join("sandboxes").join(id.as_str())
 }
-
-/// The record in a sandbox's durable folder.
-#[must_use]
-pub fn record_path(folder: &Path) -> PathBuf {
-    folder.join("record.json")
-}

@@ -18,12 +18,12 @@ use sys::netns::{self, PinRequest};
 use super::config::{PidScope, PodScope, SandboxConfig};
 use super::paths::PodPaths;
 use super::state::State;
-use super::{Record, Sandbox, files, folder, record_path};
+use super::{Record, Sandbox, files, folder};
 use crate::clock::Nanos;
 use crate::error::Error;
 use crate::id::SandboxId;
 use crate::record;
-use crate::runtime::{HANDLER, Runtime, fingerprint, remove_folder};
+use crate::runtime::{HANDLER, Runtime, fingerprint};
 use crate::undo::Undo;
 
 /// Runs a sandbox, or joins the call that is running it.
@@ -51,16 +51,8 @@ async fn make(runtime: Arc<Runtime>, config: SandboxConfig) -> Result<SandboxId,
         return repeated(&sandbox, &config);
     }
     let mut undo = Undo::default();
-    match chain(&runtime, config, &mut undo).await {
-        Ok(id) => {
-            undo.commit();
-            Ok(id)
-        }
-        Err(error) => {
-            undo.run().await;
-            Err(error)
-        }
-    }
+    let result = chain(&runtime, config, &mut undo).await;
+    undo.settle(result).await
 }
 
 /// The answer to a retry whose first call has succeeded meanwhile.
@@ -171,15 +163,8 @@ impl Housed {
     async fn attach(self, undo: &mut Undo) -> Result<Attached, Error> {
         let draft = self.0;
         let folder = folder(draft.runtime.root(), &draft.record.id);
-        undo.push("remove the pod's record", {
-            let folder = folder.clone();
-            async move {
-                record::blocking("remove a record", move || remove_folder(&folder))
-                    .await
-                    .map_err(|error| error.sentence())
-            }
-        });
-        let written = write_record(folder, draft.record.clone());
+        undo.push_folder("remove the pod's record", folder.clone());
+        let written = record::create(folder, draft.record.clone());
         if draft.record.config.network == PodScope::Node {
             written.await?;
             return Ok(Attached { draft, ips: Vec::new() });
@@ -197,17 +182,6 @@ impl Housed {
         written?;
         Ok(Attached { ips: attachment?.ips, draft })
     }
-}
-
-async fn write_record(folder: std::path::PathBuf, sandbox: Record) -> Result<(), Error> {
-    record::blocking("write a record", move || {
-        std::fs::create_dir_all(&folder).map_err(|source| Error::Io {
-            operation: format!("make {}", folder.display()),
-            source,
-        })?;
-        record::write(&record_path(&folder), &sandbox)
-    })
-    .await
 }
 
 fn pod_network(draft: &Draft) -> cni::PodNetwork {
