@@ -13,7 +13,9 @@
 //!   none    bundle                    never promised: killed and taken back
 //! ```
 //!
-//! One damaged record is set aside with a warning and keeps nobody from starting.
+//! One damaged record is set aside with a warning and keeps nobody from starting. What may take long, giving back
+//! networks above all, goes on while requests are served: by then every list is right, and what is taken back has a
+//! name that no new request can get.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -41,10 +43,11 @@ pub async fn recover(runtime: &Arc<Runtime>) -> Result<(), Error> {
     recover_containers(runtime).await?;
     recover_sandboxes(runtime, same_boot).await?;
     sweep_bundles(runtime).await?;
-    sweep_pods(runtime).await?;
+    sweep_pods(runtime)?;
     sweep_rootfs(runtime).await;
-    sweep_networks(runtime).await;
-    runtime.images.sweep().await;
+    sweep_networks(runtime);
+    let images = Arc::clone(&runtime.images);
+    tokio::spawn(async move { images.sweep().await });
     Ok(())
 }
 
@@ -72,7 +75,7 @@ where
             match record::read(&record::path_in(&folder)) {
                 Ok(Some(found)) => records.push(found),
                 // The folder of a request that was never finished.
-                Ok(None) => remove_folder(&folder)?,
+                Ok(None) => clear(&folder),
                 Err(error) => record::set_aside(&folder, &root, &error),
             }
         }
@@ -138,7 +141,7 @@ async fn adopt(bundle: &Bundle) -> Option<(Shim, State)> {
 async fn dissolve(runtime: &Runtime, id: &str) {
     let dir = container::bundle_dir(&runtime.state, id);
     let Ok(bundle) = Bundle::open(&dir) else {
-        drop(remove_folder(&dir));
+        clear(&dir);
         return;
     };
     if let Err(error) = shim::dissolve(bundle).await {
@@ -155,22 +158,27 @@ async fn recover_sandboxes(runtime: &Arc<Runtime>, same_boot: bool) -> Result<()
                 sandbox::state::State::Ready { ips }
             }
             None if same_boot && paths.dir().exists() => {
-                let id = record.id.clone();
-                tracing::info!(sandbox = %id, "take back a sandbox that was never finished");
-                take_back(runtime, &id).await;
+                // Its folder is taken back as any that nobody knows.
+                tracing::info!(sandbox = %record.id, "a sandbox was never finished");
                 continue;
             }
             _ => sandbox::state::State::Stopping,
         };
         let sandbox = Arc::new(Sandbox::new(record, state));
         runtime.sandboxes.insert(sandbox.id().as_str(), Arc::clone(&sandbox));
-        if !sandbox.state().is_ready()
-            && let Err(error) = stop::take_down(runtime, &sandbox).await
-        {
-            tracing::warn!(sandbox = %sandbox.id(), error = error.sentence(), "give back what a sandbox held");
+        if !sandbox.state().is_ready() {
+            tokio::spawn(give_back(Arc::clone(runtime), sandbox));
         }
     }
     Ok(())
+}
+
+/// Finishes the stop of a sandbox. If it fails, the kubelet's next stop or removal goes on from there.
+async fn give_back(runtime: Arc<Runtime>, sandbox: Arc<Sandbox>) {
+    if let Err(error) = stop::take_down(&runtime, &sandbox).await {
+        let error = error.sentence();
+        tracing::warn!(sandbox = %sandbox.id(), error, "give back what a sandbox held");
+    }
 }
 
 /// Whether every namespace that the pod has for itself is still pinned.
@@ -190,14 +198,14 @@ fn is_whole(record: &sandbox::Record, paths: &PodPaths) -> bool {
 }
 
 /// Undoes RunPodSandbox by name.
-async fn take_back(runtime: &Runtime, id: &SandboxId) {
-    let paths = runtime.pod_paths(id);
+async fn take_back(runtime: Arc<Runtime>, id: SandboxId) {
+    let paths = runtime.pod_paths(&id);
     let netns = paths.net();
     let failed = |error: String| tracing::warn!(sandbox = %id, error, "take back a sandbox");
     if let Err(error) = runtime.network.detach(id.as_str(), Some(&netns)).await {
         failed(error.to_string());
     }
-    let folder = sandbox::folder(runtime.root(), id);
+    let folder = sandbox::folder(runtime.root(), &id);
     let removed = record::blocking("remove a pod's files", move || {
         files::remove(&paths)?;
         remove_folder(&folder)
@@ -207,25 +215,32 @@ async fn take_back(runtime: &Runtime, id: &SandboxId) {
     }
 }
 
+/// Removes a folder that nobody knows; if it cannot go now, the next start tries again.
+fn clear(folder: &Path) {
+    if let Err(error) = remove_folder(folder) {
+        tracing::warn!(error = error.sentence(), "clear what nobody knows");
+    }
+}
+
 /// Bundles without a record: creations that were never finished.
 async fn sweep_bundles(runtime: &Arc<Runtime>) -> Result<(), Error> {
     for (name, folder) in record::folders(&runtime.state.join("containers"))? {
         if runtime.containers.find(&name).is_err() {
             tracing::info!(container = name, "take back a container that was never finished");
             dissolve(runtime, &name).await;
-            remove_folder(&folder)?;
+            clear(&folder);
         }
     }
     Ok(())
 }
 
 /// Pods' folders without a record.
-async fn sweep_pods(runtime: &Arc<Runtime>) -> Result<(), Error> {
+fn sweep_pods(runtime: &Arc<Runtime>) -> Result<(), Error> {
     for (name, folder) in record::folders(&runtime.state.join("sandboxes"))? {
         match (runtime.sandboxes.find(&name), name.parse::<SandboxId>()) {
             (Ok(_), _) => {}
-            (Err(_), Ok(id)) => take_back(runtime, &id).await,
-            (Err(_), Err(_)) => remove_folder(&folder)?,
+            (Err(_), Ok(id)) => drop(tokio::spawn(take_back(Arc::clone(runtime), id))),
+            (Err(_), Err(_)) => clear(&folder),
         }
     }
     Ok(())
@@ -245,7 +260,7 @@ async fn sweep_rootfs(runtime: &Arc<Runtime>) {
 }
 
 /// Attachments of pods that do not exist, and of pods that were stopped when the network was down.
-async fn sweep_networks(runtime: &Arc<Runtime>) {
+fn sweep_networks(runtime: &Arc<Runtime>) {
     let ready: BTreeSet<String> = runtime
         .sandboxes
         .all()
@@ -253,11 +268,14 @@ async fn sweep_networks(runtime: &Arc<Runtime>) {
         .filter(|sandbox| sandbox.state().is_ready())
         .map(|sandbox| sandbox.id().to_string())
         .collect();
-    for id in runtime.network.attached() {
-        if !ready.contains(&id)
-            && let Err(error) = runtime.network.detach(&id, None).await
-        {
-            tracing::warn!(sandbox = id, %error, "detach a pod that is gone from its network");
+    let mut stray = runtime.network.attached();
+    stray.retain(|id| !ready.contains(id));
+    let network = Arc::clone(&runtime.network);
+    tokio::spawn(async move {
+        for id in stray {
+            if let Err(error) = network.detach(&id, None).await {
+                tracing::warn!(sandbox = id, %error, "detach a pod that is gone from its network");
+            }
         }
-    }
+    });
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue, Error};
+use tracing_subscriber::filter::Targets;
 
 use super::{Config, DEFAULT};
 
@@ -106,5 +107,20 @@ pub fn values(config: &Config) -> Result<(), (&'static str, String)> {
         .subnet
         .parse::<cni::Subnet>()
         .map_err(|error| ("network.subnet", error.to_string()))?;
-    crate::log::filter(&config.log.level).map(drop).map_err(|reason| ("log.level", reason))
+    log_filter(&config.log.level).map(drop).map_err(|reason| ("log.level", reason))
+}
+
+/// Parses a level such as `info` or `info,image=debug`.
+///
+/// # Errors
+/// Says what does not parse.
+pub fn log_filter(level: &str) -> Result<Targets, String> {
+    // A word alone would be taken for the name of a part of the program.
+    let words = level.split(',').filter(|part| !part.contains('='));
+    for word in words {
+        if word.parse::<tracing::level_filters::LevelFilter>().is_err() {
+            return Err(format!("{word:?} is not error, warn, info, debug or trace"));
+        }
+    }
+    level.parse().map_err(|error: tracing_subscriber::filter::ParseError| error.to_string())
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use check::Warning;
+pub use check::{Warning, log_filter};
 
 /// The defaults, with a comment on every key.
 pub const DEFAULT: &str = include_str!("default.toml");

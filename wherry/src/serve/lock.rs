@@ -1,9 +1,12 @@
 //! One daemon per root: a lock that the kernel drops with the process, and a note of who holds it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
 
 use super::ServeError;
 
@@ -28,15 +31,17 @@ pub fn take(root: &Path) -> Result<File, ServeError> {
         .truncate(false)
         .open(root.join("lock"))
         .map_err(error("open the lock of"))?;
-    match file.try_lock() {
+    // The process's own lock (F_SETLK), not the open file's: a child that was being started when the daemon was killed
+    // has the file open, too, for a moment, and must not keep the next daemon out.
+    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
+        Err(Errno::ACCESS | Errno::AGAIN) => {
             let mut holder = String::new();
             drop(file.read_to_string(&mut holder));
             let holder = if holder.is_empty() { "another process".to_owned() } else { holder };
             return Err(ServeError::Locked { root: root.to_owned(), holder });
         }
-        Err(TryLockError::Error(source)) => return Err(error("lock")(source)),
+        Err(source) => return Err(error("lock")(source.into())),
     }
     file.set_len(0)
         .and_then(|()| file.rewind())
