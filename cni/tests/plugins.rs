@@ -5,13 +5,10 @@
 mod isolation;
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cni::{Network, NetworkError, PortMapping, Protocol};
 use isolation::{Node, eventually, isolated, links, ping, run};
-
-const REAL: &str = "/usr/lib/cni/bridge";
 
 fn real_conflist(node: &Node) -> String {
     let data = node.dir.join("leases");
@@ -39,7 +36,7 @@ fn leases(node: &Node) -> usize {
 #[test]
 fn real_plugins_connect_pods_and_are_undone_after_a_restart_and_without_a_namespace() {
     let name = "real_plugins_connect_pods_and_are_undone_after_a_restart_and_without_a_namespace";
-    if !Path::new(REAL).exists() {
+    if !isolation::real_plugins().join("bridge").exists() {
         println!("SKIPPED {name}: needs Debian's containernetworking-plugins");
         return;
     }

@@ -2,14 +2,18 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::sample::*;
 use crate::{ErrorKind, Node, run};
 
-const PROGRAM: &str = "/usr/bin/docker-registry";
+/// Debian's registry, wherever it is (package docker-registry).
+fn program() -> PathBuf {
+    std::env::var_os("WHERRY_TEST_REGISTRY")
+        .map_or_else(|| "/usr/bin/docker-registry".into(), PathBuf::from)
+}
 
 /// A running registry; it ends with this value.
 struct Registry {
@@ -19,8 +23,8 @@ struct Registry {
 
 impl Registry {
     fn start(dir: &Path) -> Option<Self> {
-        if !Path::new(PROGRAM).exists() {
-            eprintln!("SKIPPED: {PROGRAM} is not installed");
+        if !program().exists() {
+            eprintln!("SKIPPED: {} is not installed", program().display());
             return None;
         }
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -31,7 +35,7 @@ impl Registry {
             data.display()
         );
         std::fs::write(dir.join("registry.yml"), config).unwrap();
-        let child = Command::new(PROGRAM)
+        let child = Command::new(program())
             .arg("serve")
             .arg(dir.join("registry.yml"))
             .env("OTEL_TRACES_EXPORTER", "none")

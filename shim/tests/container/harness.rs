@@ -17,7 +17,10 @@ use shim::{Bundle, CreateOptions, Created, ExecOptions, Exit, Launcher, Mount, S
 /// A name and what it runs.
 pub type Test = (&'static str, fn());
 
-const BUSYBOX: &str = "/bin/busybox";
+/// A busybox without libraries, wherever it is (package busybox-static).
+pub fn busybox() -> PathBuf {
+    std::env::var_os("WHERRY_TEST_BUSYBOX").map_or_else(|| "/bin/busybox".into(), PathBuf::from)
+}
 const INSIDE: &str = "WHERRY_SHIM_TEST_INSIDE";
 
 /// Runs all tests, or those whose name contains an argument, one after the other.
@@ -79,8 +82,8 @@ fn reason_to_skip() -> Option<String> {
     if !rustix::process::getuid().is_root() {
         return Some("takes root".to_owned());
     }
-    if !Path::new(BUSYBOX).exists() {
-        return Some(format!("{BUSYBOX} (package busybox-static) is not there"));
+    if !busybox().exists() {
+        return Some(format!("{} (package busybox-static) is not there", busybox().display()));
     }
     if Command::new("unshare").args(["--mount", "true"]).status().map_or(true, |s| !s.success()) {
         return Some("unshare does not work here".to_owned());
@@ -158,7 +161,7 @@ impl Case {
         for sub in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
             fs::create_dir_all(image.join(sub)).unwrap();
         }
-        fs::copy(BUSYBOX, image.join("bin/busybox")).unwrap();
+        fs::copy(busybox(), image.join("bin/busybox")).unwrap();
         for applet in ["sh", "id", "cat", "ls", "sleep", "echo", "touch", "grep", "mount", "true"] {
             symlink("busybox", image.join("bin").join(applet)).unwrap();
         }

@@ -7,7 +7,7 @@ use rustix::mount::{MountPropagationFlags, mount_bind, mount_change, unmount};
 use serde_json::{Value, json};
 use shim::{ErrorKind, Mount};
 
-use crate::harness::{Case, Test};
+use crate::harness::{Case, Test, busybox};
 
 pub const TESTS: &[Test] = &[
     ("volumes_are_mounted_with_their_options", volumes),
@@ -46,7 +46,7 @@ fn volumes() {
          cat /var/run/link/file; /data/prog",
     );
     let (data, ro) = (case.folder("data"), case.folder("ro"));
-    fs::copy("/bin/busybox", data.join("prog")).unwrap();
+    fs::copy(busybox(), data.join("prog")).unwrap();
     std::os::unix::fs::symlink(&ro, case.dir.join("link")).unwrap();
     fs::create_dir(case.image.join("var")).unwrap();
     std::os::unix::fs::symlink("/run", case.image.join("var/run")).unwrap();
