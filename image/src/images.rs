@@ -29,8 +29,6 @@ pub struct ImagesConfig {
     pub no_progress_timeout: Duration,
     /// The pause before a failed request is tried again; it doubles with every further try.
     pub retry_delay: Duration,
-    /// Keep the compressed layers, too. Not supported yet: they are dropped once unpacked.
-    pub keep_blobs: bool,
 }
 
 impl ImagesConfig {
@@ -42,7 +40,6 @@ impl ImagesConfig {
             max_parallel_downloads: 3,
             no_progress_timeout: Duration::from_secs(300),
             retry_delay: Duration::from_millis(500),
-            keep_blobs: false,
         }
     }
 }
@@ -142,11 +139,6 @@ impl Images {
         config: ImagesConfig,
         snapshotter: Arc<dyn Snapshotter>,
     ) -> Result<Arc<Self>, ImageError> {
-        if config.keep_blobs {
-            tracing::warn!(
-                "keep_blobs is set and not supported: compressed layers are dropped once unpacked"
-            );
-        }
         let content = Content::open(&config.root.join("content"))?;
         let records = Records::open(&config.root.join("images"))?;
         let mut loaded = records.load()?;

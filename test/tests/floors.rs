@@ -28,7 +28,7 @@ const CODE_LINES: usize = 600;
 const DRAWERS: [&str; 6] = ["utils", "util", "helpers", "common", "misc", "inner"];
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).parent().unwrap().to_owned()
 }
 
 fn packages() -> Vec<Value> {

@@ -26,6 +26,7 @@ use crate::id::ContainerId;
 use crate::record;
 use crate::runtime::{Runtime, fingerprint};
 use crate::sandbox::Sandbox;
+use crate::sandbox::config::PidScope;
 use crate::signal::Signal;
 use crate::spec::{self, PidNamespace};
 use crate::undo::Undo;
@@ -284,21 +285,27 @@ pub fn rootfs_key(id: &ContainerId) -> Result<RootfsKey, Error> {
     })
 }
 
+/// Which process namespace the container gets.
 fn pid_namespace(
     runtime: &Runtime,
     sandbox: &Sandbox,
     config: &ContainerConfig,
 ) -> Result<PidNamespace, Error> {
-    let view = &config.security.pid;
-    if let Some(namespace) = spec::pid_namespace(view, &runtime.pod_paths(sandbox.id())) {
-        return Ok(namespace);
-    }
-    let PidView::Target(target) = view else { return Ok(PidNamespace::New) };
     let refused = |reason: String| Error::Invalid {
         operation: format!("create container {}", config.metadata.name),
         reason,
     };
-    let target = runtime.containers.find(target.as_str())?;
+    let target = match &config.security.pid {
+        PidView::Container => return Ok(PidNamespace::New),
+        PidView::Node => return Ok(PidNamespace::Host),
+        PidView::Pod if sandbox.record.config.pid == PidScope::Pod => {
+            return Ok(PidNamespace::Join(runtime.pod_paths(sandbox.id()).pid()));
+        }
+        PidView::Pod => {
+            return Err(refused("its pod was run without a process namespace to share".into()));
+        }
+        PidView::Target(target) => runtime.containers.find(target.as_str())?,
+    };
     if &target.record.sandbox != sandbox.id() {
         return Err(refused(format!("{} is in another pod", target.name())));
     }

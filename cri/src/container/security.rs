@@ -111,7 +111,9 @@ fn refuse_profiles(wire: &cri::LinuxContainerSecurityContext, about: &str) -> Re
     let confined = |profile: &Option<cri::SecurityProfile>| {
         profile.as_ref().is_some_and(|profile| profile.profile_type() != ProfileType::Unconfined)
     };
-    let legacy = !matches!(wire.seccomp_profile_path_text(), "" | "unconfined");
+    // Old kubelets still fill in the deprecated field.
+    #[allow(deprecated)]
+    let legacy = !matches!(wire.seccomp_profile_path.as_str(), "" | "unconfined");
     if confined(&wire.seccomp) || (wire.seccomp.is_none() && legacy) {
         return Err(unsupported("a seccomp profile"));
     }
@@ -125,18 +127,6 @@ fn refuse_profiles(wire: &cri::LinuxContainerSecurityContext, about: &str) -> Re
         return Err(unsupported("an AppArmor profile"));
     }
     Ok(())
-}
-
-/// The deprecated field, which old kubelets still fill in.
-trait LegacySeccomp {
-    fn seccomp_profile_path_text(&self) -> &str;
-}
-
-impl LegacySeccomp for cri::LinuxContainerSecurityContext {
-    #[allow(deprecated)]
-    fn seccomp_profile_path_text(&self) -> &str {
-        &self.seccomp_profile_path
-    }
 }
 
 fn parse_pid(options: Option<&cri::NamespaceOption>) -> Result<PidView, String> {

@@ -19,7 +19,6 @@ use oci_spec::runtime::{
 pub use device::HostDevice;
 
 use crate::container::config::{ContainerConfig, Propagation};
-use crate::container::security::PidView;
 use crate::error::Error;
 use crate::id::{ContainerId, SandboxId};
 use crate::limits::Resources;
@@ -199,17 +198,6 @@ fn annotations(inputs: &Inputs<'_>) -> HashMap<String, String> {
         .into_iter()
         .map(|(key, value)| (format!("io.kubernetes.cri.{key}"), value.to_owned()))
         .collect()
-}
-
-/// Which process namespace a container gets whose pod has none of its own to share.
-#[must_use]
-pub fn pid_namespace(view: &PidView, pod: &PodPaths) -> Option<PidNamespace> {
-    match view {
-        PidView::Container => Some(PidNamespace::New),
-        PidView::Node => Some(PidNamespace::Host),
-        PidView::Pod => Some(PidNamespace::Join(pod.pid())),
-        PidView::Target(_) => None,
-    }
 }
 
 #[cfg(test)]
