@@ -141,8 +141,7 @@ impl Runtime {
 
 /// The folder with the built binaries: `WHERRY_BIN_DIR`, or `target/dist` of this checkout.
 pub fn bin_dir() -> PathBuf {
-    let default =
-        || Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../target/dist");
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/dist");
     std::env::var_os("WHERRY_BIN_DIR").map_or_else(default, PathBuf::from)
 }
 
