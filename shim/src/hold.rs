@@ -16,11 +16,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::HOLDER_FILE;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::mount::mount_bind;
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
-use shim::HOLDER_FILE;
 use sys::process::{CloneRequest, NEW_PIDS, SingleThreaded};
 
 /// Makes a holder for the pod whose folder is `folder`.
@@ -55,7 +55,7 @@ fn hold(folder: &Path) -> io::Result<()> {
 
 fn write_down(folder: &Path, pid: Pid) -> io::Result<()> {
     let pid = pid.as_raw_nonzero().get().unsigned_abs();
-    let start_time = shim::start_time(pid)?;
+    let start_time = crate::start_time(pid)?;
     sys::durable::write_volatile(
         &folder.join(HOLDER_FILE),
         format!("{pid} {start_time}").as_bytes(),

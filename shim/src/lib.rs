@@ -5,7 +5,8 @@
 //! survives the daemon; a later one finds the bundle again, connects to the same socket, and when nobody answers
 //! reads from the record how the container ended.
 //!
-//! The shim itself is this package's binary; nothing of it is in the library.
+//! The shim itself is the feature `runtime`: the OCI runtime ([`runtime`]), and what drives it, a container's own
+//! [`server`]. This package's binary only chooses between them; the daemon is built without any of it.
 #![forbid(unsafe_code)]
 
 mod bundle;
@@ -13,7 +14,15 @@ mod bundle;
 mod client;
 mod error;
 mod exit;
+#[cfg(feature = "runtime")]
+pub mod hold;
 mod identity;
+#[cfg(feature = "runtime")]
+mod log;
+#[cfg(feature = "runtime")]
+pub mod runtime;
+#[cfg(feature = "runtime")]
+pub mod server;
 pub mod type_name;
 
 pub use bundle::{Bundle, BundleError, LOG_FILE, RECORD_FILE, SOCKET_FILE, SPEC_FILE};

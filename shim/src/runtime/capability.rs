@@ -1,9 +1,9 @@
 //! The five capability sets of a process (capabilities(7)).
 
+use crate::Failure;
 use oci_spec::runtime::{Capability, LinuxCapabilities};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
-use shim::Failure;
 
 /// What a process may do beyond its ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use crate::Failure;
 use rustix::fs::{Mode, mkdirat, symlinkat};
 use rustix::io::Errno;
-use shim::Failure;
 use sys::confined::Root;
 use sys::mount::{Attributes, Propagation, READ_ONLY, set_attributes};
 

@@ -5,12 +5,12 @@ use std::io::BufReader;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crate::{Failure, FailureKind, SPEC_FILE};
 use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::{Linux, Spec};
 use proto::shim::container as wire;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid};
-use shim::{Failure, FailureKind, SPEC_FILE};
 use sys::confined::Root;
 use sys::mount::Propagation;
 use sys::process::{CloneRequest, NEW_PIDS, NEW_UTS, SAME_PARENT, SingleThreaded};

@@ -3,13 +3,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crate::{Failure, FailureKind};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mknodat, readlinkat, statat,
     symlinkat,
 };
 use rustix::io::Errno;
-use shim::{Failure, FailureKind};
 use sys::confined::Root;
 
 use super::target;

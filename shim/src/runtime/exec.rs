@@ -3,12 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use crate::{Failure, FailureKind};
 use oci_spec::runtime::Process as SpecProcess;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
-use shim::{Failure, FailureKind};
 use sys::confined::Root;
 use sys::process::{CloneRequest, SAME_PARENT, SingleThreaded};
 

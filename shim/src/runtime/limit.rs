@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
+use crate::Failure;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use shim::Failure;
 
 const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 

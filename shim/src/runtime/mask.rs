@@ -3,9 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use crate::{Failure, FailureKind};
 use rustix::fs::FileType;
 use rustix::mount::{OpenTreeFlags, open_tree};
-use shim::{Failure, FailureKind};
 use sys::confined::Root;
 use sys::mount::{Attributes, READ_ONLY, set_attributes};
 

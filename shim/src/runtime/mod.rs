@@ -27,7 +27,7 @@ mod user;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use shim::Failure;
+use crate::Failure;
 use sys::process::keep_only;
 
 pub use self::create::{CreateRequest, build as build_container};

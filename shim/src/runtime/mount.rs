@@ -10,10 +10,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crate::{Failure, FailureKind};
 use oci_spec::runtime::Mount as SpecMount;
 use rustix::fs::{CWD, FileType};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
-use shim::{Failure, FailureKind};
 use sys::confined::Root;
 use sys::mount::{Attributes, Propagation, set_attributes};
 

@@ -1,6 +1,6 @@
 //! The options of one mount, read once: attributes, propagation, and what is the file system's own.
 
-use shim::{Failure, FailureKind};
+use crate::{Failure, FailureKind};
 use sys::mount::{
     ATIME_FIELD, Attributes, NO_ATIME, NO_DEV, NO_DIR_ATIME, NO_EXEC, NO_SUID, NO_SYMLINK_FOLLOW,
     Propagation, READ_ONLY, STRICT_ATIME,

@@ -3,10 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use crate::{Failure, FailureKind};
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use shim::{Failure, FailureKind};
 use sys::process as sys_process;
 
 /// The magic number of nsfs (statfs(2)).

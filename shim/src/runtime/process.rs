@@ -4,10 +4,10 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crate::{Failure, FailureKind};
 use oci_spec::runtime::{PosixRlimit, Process as SpecProcess};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat};
 use rustix::io::Errno;
-use shim::{Failure, FailureKind};
 use sys::confined::Root;
 use sys::process::{StandardFile, close_on_exec_from, restore_signals, set_standard};
 

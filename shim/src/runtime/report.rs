@@ -17,6 +17,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::Failure;
 use prost::Message;
 use proto::shim::container as wire;
 use rustix::io::Errno;
@@ -24,7 +25,6 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
-use shim::Failure;
 
 /// Supplementary groups that one process may have; a report with them fits into a datagram.
 pub const MAX_GROUPS: usize = 4096;

@@ -4,13 +4,13 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use crate::{Failure, FailureKind};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsOpenFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_set_flag,
     fsconfig_set_string, fsopen, mount_change, unmount,
 };
-use shim::{Failure, FailureKind};
 use sys::confined::Root;
 use sys::mount::{Attributes, Propagation, READ_ONLY, set_attributes};
 

@@ -3,10 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use crate::{Failure, FailureKind};
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
-use shim::{Failure, FailureKind};
 use sys::process::{NEW_IPC, NEW_NETWORK, NEW_UTS};
 
 use super::namespace::Namespaces;

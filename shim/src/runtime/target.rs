@@ -10,9 +10,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::{Failure, FailureKind};
 use rustix::fs::{AtFlags, FileType, OFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
-use shim::{Failure, FailureKind};
 use sys::confined::{PathError, Root};
 
 const MAX_LINKS: usize = 40;

@@ -3,11 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use crate::Failure;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
-use shim::Failure;
 use sys::confined::Root;
 
 use super::mount::put;

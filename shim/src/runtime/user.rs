@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use shim::{Failure, FailureKind};
+use crate::{Failure, FailureKind};
 use sys::confined::Root;
 
 use super::report::MAX_GROUPS;

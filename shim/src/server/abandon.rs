@@ -33,7 +33,7 @@ impl BundleWatch {
     pub fn look(&mut self) {
         let mut events = [0; 1024];
         while rustix::io::read(&self.inotify, &mut events).is_ok_and(|read| read > 0) {}
-        self.gone |= !Path::new(shim::RECORD_FILE).exists();
+        self.gone |= !Path::new(crate::RECORD_FILE).exists();
     }
 }
 

@@ -3,9 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use crate::{Exit, Failure, FailureKind};
 use proto::shim::container::User;
 use rustix::process::Pid;
-use shim::{Exit, Failure, FailureKind};
 
 use super::process::{INIT, Process};
 use super::ttrpc::Caller;

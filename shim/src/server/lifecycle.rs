@@ -3,10 +3,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::{Exit, Failure, FailureKind, Started};
 use prost::Message;
 use proto::shim::task::v2 as wire;
 use rustix::process::Pid;
-use shim::{Exit, Failure, FailureKind, Started};
 use sys::process::{Wait, wait};
 
 use super::Server;
@@ -181,7 +181,7 @@ impl Server {
 
     /// Tells on disk which process the container is: before it can do anything.
     pub(super) fn record_start(&self, pid: u32) -> Result<(), Failure> {
-        let start_time = shim::start_time(pid)
+        let start_time = crate::start_time(pid)
             .map_err(|e| Failure::os("look at", format!("process {pid}"), e))?;
         self.record
             .write_started(Started { pid, start_time })

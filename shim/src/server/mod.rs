@@ -20,6 +20,7 @@ mod connection;
 mod container;
 mod lifecycle;
 mod poll;
+mod prepare;
 mod process;
 mod reap;
 mod ttrpc;
@@ -28,16 +29,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use crate::{Failure, Record};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::net::{SocketFlags, accept_with, sockopt::socket_peercred};
-use shim::{Failure, Record};
 use sys::process::SingleThreaded;
 
 use self::abandon::BundleWatch;
 use self::connection::{Connection, Connections};
 use self::container::Container;
 use self::poll::{Poll, Token};
+pub use self::prepare::serve;
 use self::ttrpc::Caller;
 use crate::log::Stream;
 

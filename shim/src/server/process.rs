@@ -9,9 +9,9 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::{Exit, Failure, FailureKind};
 use proto::shim::container::User;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
-use shim::{Exit, Failure, FailureKind};
 
 use super::ttrpc::Caller;
 

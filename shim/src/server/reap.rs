@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::Exit;
 use prost::Message;
 use prost_types::Timestamp;
 use proto::shim::task::v2 as wire;
 use rustix::process::{Pid, Signal};
-use shim::Exit;
 use sys::process::{Ended, Wait, wait};
 
 use super::Server;

@@ -2,10 +2,10 @@
 //!
 //! Only unary calls: of the flags none is needed, and of the types only request and response.
 
+use crate::{Failure, FailureKind, type_name};
 use prost::Message;
 use prost_types::Any;
 use proto::shim::ttrpc::{Request as WireRequest, Response, Status};
-use shim::{Failure, FailureKind, type_name};
 
 const HEADER: usize = 10;
 const MAX_MESSAGE: usize = 4 << 20;

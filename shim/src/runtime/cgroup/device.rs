@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use crate::{Failure, FailureKind};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
-use shim::{Failure, FailureKind};
 
 use super::write_file;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use shim::Failure;
+use crate::Failure;
 
 use super::{is_missing, write_file};
 

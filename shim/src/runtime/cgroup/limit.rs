@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use crate::{Failure, FailureKind};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
-use shim::{Failure, FailureKind};
 
 use super::hierarchy::{Hierarchy, Version};
 use super::{is_missing, write_file};

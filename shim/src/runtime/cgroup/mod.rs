@@ -18,9 +18,9 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use crate::{Failure, FailureKind};
 use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::io::Errno;
-use shim::{Failure, FailureKind};
 
 use self::hierarchy::{Hierarchy, Version};
 pub use self::watch::Watch;

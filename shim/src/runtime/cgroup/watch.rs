@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use shim::Failure;
+use crate::Failure;
 
 use super::super::report::Cloned;
 use super::hierarchy::Version;

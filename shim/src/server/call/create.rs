@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
+use crate::{Failure, FailureKind, type_name};
 use proto::shim::container::CreateOptions;
 use proto::shim::task::v2::CreateTaskRequest;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use shim::{Failure, FailureKind, type_name};
 
 use super::{Answer, Outcome, Server};
 use crate::log::{Log, Stream};

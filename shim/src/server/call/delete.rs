@@ -1,8 +1,8 @@
 //! `Delete`: frees what an ended process holds.
 
+use crate::{Failure, FailureKind};
 use prost::Message;
 use proto::shim::task::v2::{DeleteRequest, DeleteResponse};
-use shim::{Failure, FailureKind};
 
 use super::{Answer, Outcome, Server};
 use crate::server::process::{INIT, Phase};

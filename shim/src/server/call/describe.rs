@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
+use crate::{Failure, FailureKind};
 use prost::Message;
 use proto::shim::container::{DescribeResponse, Exit};
-use shim::{Failure, FailureKind};
 
 use super::{Answer, Outcome, Server};
 use crate::server::process::{INIT, Phase};

@@ -1,7 +1,7 @@
 //! `Exec`: registers a process; `Start` makes it.
 
+use crate::{Failure, FailureKind};
 use proto::shim::task::v2::ExecProcessRequest;
-use shim::{Failure, FailureKind};
 
 use super::{Outcome, Server, done};
 use crate::server::process::{MAX_EXECS, Phase, Process, Registered};

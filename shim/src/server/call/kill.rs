@@ -1,9 +1,9 @@
 //! `Kill`: a signal to the first process, to an exec with its process group, or to everybody.
 
+use crate::{Failure, FailureKind};
 use proto::shim::task::v2::KillRequest;
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group, pidfd_send_signal};
-use shim::{Failure, FailureKind};
 
 use super::{Outcome, Server, done};
 use crate::server::process::{Phase, Process};

@@ -14,8 +14,8 @@ mod state;
 mod terminal;
 mod wait;
 
+use crate::{Failure, FailureKind};
 use prost::Message;
-use shim::{Failure, FailureKind};
 
 use super::Server;
 use super::container::Container;

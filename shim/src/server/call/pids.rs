@@ -1,8 +1,8 @@
 //! `Pids`: the container's processes.
 
+use crate::Failure;
 use proto::shim::task::v2::{PidsRequest, PidsResponse};
 use proto::shim::v1::types::ProcessInfo;
-use shim::Failure;
 
 use super::{Outcome, Server, reply};
 

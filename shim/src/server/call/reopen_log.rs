@@ -1,7 +1,7 @@
 //! `ReopenLog`: after the kubelet has renamed the log file.
 
+use crate::{Failure, FailureKind};
 use proto::shim::container::ReopenLogResponse;
-use shim::{Failure, FailureKind};
 
 use super::{Outcome, Server, reply};
 

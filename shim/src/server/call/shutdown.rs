@@ -1,6 +1,6 @@
 //! `Shutdown`: ends a shim that owns nothing any longer.
 
-use shim::{Failure, FailureKind};
+use crate::{Failure, FailureKind};
 
 use super::{Outcome, Server, done};
 

@@ -2,9 +2,9 @@
 
 use std::os::fd::AsFd;
 
+use crate::{Failure, FailureKind};
 use proto::shim::task::v2::StartRequest;
 use rustix::net::SendFlags;
-use shim::{Failure, FailureKind};
 
 use super::create::report_pair;
 use super::{Answer, Outcome, Server};

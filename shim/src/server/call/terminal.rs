@@ -1,8 +1,8 @@
 //! `ResizePty` and `CloseIO`: the caller's side of a process's standard files.
 
+use crate::Failure;
 use proto::shim::task::v2::{CloseIoRequest, ResizePtyRequest};
 use rustix::termios::{Winsize, tcsetwinsize};
-use shim::Failure;
 
 use super::{Outcome, Server, done};
 

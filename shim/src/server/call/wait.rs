@@ -1,7 +1,7 @@
 //! `Wait`: answers when a process has ended.
 
+use crate::Failure;
 use proto::shim::task::v2::WaitRequest;
-use shim::Failure;
 
 use super::{Answer, Outcome, Server};
 use crate::server::process::Phase;
@@ -15,7 +15,7 @@ impl Server {
     pub(super) fn wait(&mut self, request: &WaitRequest, caller: Caller) -> Outcome {
         let current = |caller: &Caller| self.connections.is_current(caller.slot, caller.generation);
         let Some(container) = self.container.as_mut().filter(|all| all.id == request.id) else {
-            let kind = shim::FailureKind::NotFound;
+            let kind = crate::FailureKind::NotFound;
             return Err(Failure::new(kind, "find container", request.id.as_str(), "there is none"));
         };
         let process = container.by_id(&request.exec_id)?;
