@@ -30,8 +30,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Reads the spec in this process's folder.
     pub fn read(request: &CreateRequest) -> Result<Self, Failure> {
-        let spec = read_spec()?;
+        Self::new(read_spec()?, request)
+    }
+
+    /// Checks a spec.
+    pub fn new(spec: Spec, request: &CreateRequest) -> Result<Self, Failure> {
         refuse_unsupported(&spec)?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("it has no process"))?;
         let mut process = ProcessPlan::new(process, request.user.clone())?;
