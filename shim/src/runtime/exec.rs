@@ -15,6 +15,7 @@ use sys::process::{CloneRequest, SAME_PARENT, SingleThreaded};
 use super::cgroup::{Doors, Watch};
 use super::namespace::unsupported;
 use super::process::{Plan, Stdio};
+use super::procfs::Procfs;
 use super::report::{self, Cloned, Event};
 use super::{BuilderFiles, conclude, create, limit};
 
@@ -74,7 +75,10 @@ fn clone(
     let stdio =
         Stdio { input, output: open_fifo(request.stdout)?, error: open_fifo(request.stderr)? };
     let doors = request.cgroups.doors()?;
-    limit::set_oom_score_adj(plan.oom_score_adj.unwrap_or(request.oom_score_adj))?;
+    limit::set_oom_score_adj(
+        &Procfs::open()?,
+        plan.oom_score_adj.unwrap_or(request.oom_score_adj),
+    )?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|e| Failure::os("hide process", "", e))?;
     join(init, OF_BUILDER)?;

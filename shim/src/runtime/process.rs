@@ -106,6 +106,11 @@ impl Plan {
         })
     }
 
+    /// The resource limits.
+    pub fn limits(&self) -> &[PosixRlimit] {
+        &self.limits
+    }
+
     /// Adds variables to the environment.
     pub fn add_env(&mut self, variables: &[String]) {
         self.env.extend_from_slice(variables);

@@ -182,9 +182,8 @@ fn logs() {
 }
 
 fn unsupported() {
-    let changes: [fn(&mut Value); 5] = [
+    let changes: [fn(&mut Value); 4] = [
         |spec| spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"}),
-        |spec| spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"})),
         |spec| spec["process"]["apparmorProfile"] = json!("x"),
         |spec| spec["process"]["selinuxLabel"] = json!("x"),
         |spec| spec["linux"]["cgroupsPath"] = json!("a.slice:b:c"),
