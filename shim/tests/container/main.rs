@@ -14,5 +14,15 @@ mod process;
 mod rootfs;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[life::TESTS, process::TESTS, rootfs::TESTS, hostile::TESTS])
+    if let Some(code) = hostile::attacker::role() {
+        return code;
+    }
+    let hostile = [
+        hostile::TESTS,
+        hostile::matrix::TESTS,
+        hostile::leak::TESTS,
+        hostile::input::TESTS,
+        hostile::exhaust::TESTS,
+    ];
+    harness::run(&[&[life::TESTS, process::TESTS, rootfs::TESTS][..], &hostile].concat())
 }
