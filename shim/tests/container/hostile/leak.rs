@@ -17,7 +17,7 @@ pub const TESTS: &[Test] = &[
     ("nobody_can_write_into_cgroups_or_mount_others", cgroups),
     ("the_shim_is_in_no_cgroup_of_its_container_and_spared_by_the_kernel", shim_outside),
     ("no_capability_is_inherited_or_ambient_that_was_not_asked_for", capabilities),
-    ("a_programs_own_capabilities_count_for_nothing_without_new_privileges", file_capabilities),
+    ("a_programs_own_capabilities_add_nothing_without_new_privileges", file_capabilities),
     ("a_members_only_file_knows_the_primary_group", negative_group),
 ];
 
@@ -75,7 +75,7 @@ fn writing() {
 fn files() {
     let list = "for p in /proc/[0-9]*; do for f in $p/fd/*; do \
         busybox readlink $f; done; busybox readlink $p/cwd; busybox readlink $p/root; done | busybox sort -u; \
-        grep -c . /proc/1/mountinfo >/dev/null; ls /proc/self/task/*/fd";
+        ls /proc/self/fd";
     for terminal in [false, true] {
         let mut case = Case::new(&format!("sleep 60 & {list}; echo end; sleep 60"));
         case.options.terminal = terminal;
@@ -89,7 +89,7 @@ fn files() {
         let from_start = case.output().replace('\r', "");
         assert_eq!(code, 0, "{from_exec}");
         for line in from_exec.lines().chain(from_start.lines().filter(|line| *line != "end")) {
-            let number = line.parse::<u32>().is_ok_and(|number| number <= 3);
+            let number = line.split_whitespace().all(|word| ["0", "1", "2", "3"].contains(&word));
             // An exec's output is a FIFO of its caller's. The shell keeps its terminal's file under a number above all others, and lists a folder itself.
             let ours = case.dir.to_string_lossy();
             let own =
@@ -178,23 +178,22 @@ fn capabilities() {
 }
 
 fn file_capabilities() {
-    let mut case = Case::new("/bin/raised; sleep 60");
-    let raised = case.image.join("bin/raised");
-    fs::copy(busybox(), case.image.join("bin/raised-busybox")).unwrap();
-    fs::write(&raised, "#!/bin/raised-busybox sh\ngrep CapEff /proc/self/status\n").unwrap();
-    fs::set_permissions(&raised, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut case = Case::new("sleep 60");
+    let program = case.image.join("bin/busybox-raised");
+    fs::copy(busybox(), &program).unwrap();
     // Version 2, effective; permitted: what the container may have at most (linux/capability.h, struct vfs_cap_data).
     let all = [1, 0, 0, 2, 0xfb, 0x25, 0x04, 0xa8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let program = case.image.join("bin/raised-busybox");
-    let mut flags = rustix::fs::XattrFlags::empty();
-    flags |= rustix::fs::XattrFlags::CREATE;
+    let flags = rustix::fs::XattrFlags::CREATE;
     rustix::fs::setxattr(&program, "security.capability", &all, flags).unwrap();
     case.options.user = UserRequest { user: "app".to_owned(), ..UserRequest::default() };
+    let ask = json!(["/bin/busybox-raised", "grep", "CapEff", "/proc/self/status"]);
     case.start();
-    let ask = json!(["/bin/raised-busybox", "grep", "CapEff", "/proc/self/status"]);
     case.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    for set in ["permitted", "effective"] {
+        case.spec["process"]["capabilities"][set] = json!(["CAP_KILL"]);
+    }
     let said = case.exec_args("raised", ask.clone()).unwrap().1;
-    assert_eq!(said, "CapEff:\t0000000000000000\n");
+    assert_eq!(said, "CapEff:\t0000000000000020\n", "what it was given, and no more");
     // Proof that the file has them: without the rule they count.
     case.spec["process"]["noNewPrivileges"] = json!(false);
     let said = case.exec_args("control", ask).unwrap().1;
