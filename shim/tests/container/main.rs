@@ -10,6 +10,7 @@ mod harness;
 mod hostile;
 mod life;
 mod measure;
+mod memory;
 mod process;
 mod rootfs;
 
@@ -17,12 +18,15 @@ fn main() -> std::process::ExitCode {
     if let Some(code) = hostile::attacker::role() {
         return code;
     }
-    let hostile = [
+    harness::run(&[
+        life::TESTS,
+        process::TESTS,
+        rootfs::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,
         hostile::leak::TESTS,
         hostile::input::TESTS,
         hostile::exhaust::TESTS,
-    ];
-    harness::run(&[&[life::TESTS, process::TESTS, rootfs::TESTS][..], &hostile].concat())
+        memory::TESTS,
+    ])
 }
