@@ -1,5 +1,13 @@
 //! Images and specs that want more than they may have.
 
+pub mod attacker;
+pub mod exhaust;
+pub mod input;
+mod kind;
+pub mod leak;
+pub mod matrix;
+mod outside;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
