@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The archive is hostile input. Names are cleaned before use and resolved by the kernel inside the root
-//! (`sys::confined`); every size that an archive declares is checked before anything is allocated for it; limits
+//! (`sys::confined`), on a thread for which there is nothing beside that root (`sys::jail`); every size that an archive declares is checked before anything is allocated for it; limits
 //! end archives that would fill the disk or the memory.
 
 mod apply;

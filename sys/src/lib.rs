@@ -7,6 +7,7 @@
 
 pub mod confined;
 pub mod durable;
+pub mod jail;
 #[allow(unsafe_code)]
 pub mod mount;
 pub mod netns;

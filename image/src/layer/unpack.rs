@@ -1,10 +1,13 @@
 //! The whole way of one layer, on two threads.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::thread;
 
+use rustix::process::geteuid;
 use snapshotter::Usage;
 use sys::confined::Root;
+use sys::jail;
 
 use super::LayerError;
 use super::apply::Applier;
@@ -25,18 +28,17 @@ pub(crate) struct Unpacked {
 
 /// Unpacks what comes through `intake` into the directory `fs`, and verifies its diff id. Blocks until it is done.
 pub(crate) fn unpack(intake: Intake, fs: &Path, diff_id: &Digest) -> Result<Unpacked, LayerError> {
-    let root = Root::open(fs)?;
     let (inflater, plain) = decompress::stage(intake);
     thread::scope(|scope| {
-        let inflating = thread::Builder::new()
-            .name("inflate".to_owned())
-            .spawn_scoped(scope, || Inflater::run(inflater))
+        let applying = thread::Builder::new()
+            .name("unpack".to_owned())
+            .spawn_scoped(scope, || apply(confine(fs)?, plain))
             .map_err(|e| LayerError::disk("start a thread for", fs, e))?;
-        let applied = apply(root, plain);
-        // The reading side has gone by now, so this ends.
-        let inflated = inflating
+        let inflated = Inflater::run(inflater);
+        // The writing side has gone by now, so this ends.
+        let applied = applying
             .join()
-            .unwrap_or_else(|_| Err(LayerError::malformed("its decompression panicked")));
+            .unwrap_or_else(|_| Err(LayerError::malformed("its unpacking panicked")));
         match (applied, inflated) {
             // Input that ends early makes both fail; its end is the cause.
             (_, Err(error)) => Err(error),
@@ -44,6 +46,16 @@ pub(crate) fn unpack(intake: Intake, fs: &Path, diff_id: &Digest) -> Result<Unpa
             (Ok(unpacked), Ok(digest)) => verify(unpacked, digest, diff_id),
         }
     })
+}
+
+/// Leaves the host's files behind. Who is not root has no way to, and unpacks only what is its own.
+fn confine(fs: &Path) -> Result<Root, LayerError> {
+    match jail::enter(fs) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && !geteuid().is_root() => {
+            Ok(Root::open(fs)?)
+        }
+        entered => entered.map_err(|e| LayerError::disk("confine unpacking to", fs, e)),
+    }
 }
 
 fn apply(root: Root, plain: Plain) -> Result<Unpacked, LayerError> {

@@ -10,9 +10,10 @@ mod harness;
 mod hostile;
 mod life;
 mod measure;
+mod memory;
 mod process;
 mod rootfs;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[life::TESTS, process::TESTS, rootfs::TESTS, hostile::TESTS])
+    harness::run(&[life::TESTS, process::TESTS, rootfs::TESTS, hostile::TESTS, memory::TESTS])
 }
