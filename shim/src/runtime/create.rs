@@ -22,6 +22,7 @@ use super::namespace::{Namespaces, unsupported};
 use super::process::{Plan as ProcessPlan, Prepared as PreparedProcess, Stdio};
 use super::report::{self, Cloned, Event};
 use super::rootfs::{self, Layer};
+use super::seccomp::{Container, Filter};
 use super::sysctl::{self, Sysctl};
 use super::terminal::Terminal;
 use super::user::Request as UserRequest;
@@ -33,6 +34,8 @@ const ROOTFS: &str = "rootfs";
 /// What the shim was asked beyond the spec.
 #[derive(Debug)]
 pub struct CreateRequest {
+    /// The container's name.
+    pub id: String,
     /// The root file system.
     pub layers: Vec<Layer>,
     /// In place of the spec's user.
@@ -103,7 +106,8 @@ impl Plan {
         let missing =
             |what| Failure::new(FailureKind::InvalidArgument, "read spec", SPEC_FILE, what);
         let process = spec.process().as_ref().ok_or_else(|| missing("it has no process"))?;
-        let process = ProcessPlan::new(process, request.user.clone())?;
+        let mut process = ProcessPlan::new(process, request.user.clone())?;
+        process.seccomp = seccomp(&spec, &request.id)?;
         let root = spec.root().as_ref().ok_or_else(|| missing("it has no root"))?;
         let namespaces = Namespaces::open(&spec)?;
         // A /dev that is a folder of the host's has what it has.
@@ -270,7 +274,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), Failure> {
     let mappings = [linux.uid_mappings(), linux.gid_mappings()];
     let mapped = mappings.iter().any(|map| map.as_ref().is_some_and(|map| !map.is_empty()));
     let asked = [
-        ("seccomp", linux.seccomp().is_some()),
         ("id mappings", mapped),
         ("hooks", spec.hooks().is_some()),
         ("a mount label", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
@@ -282,6 +285,13 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), Failure> {
         Some((what, _)) => Err(unsupported("use", *what, "not supported")),
         None => Ok(()),
     }
+}
+
+fn seccomp(spec: &Spec, id: &str) -> Result<Option<Filter>, Failure> {
+    let container =
+        Container { id, version: spec.version(), annotations: spec.annotations().as_ref() };
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.map(|profile| Filter::create(profile, &container)).transpose()
 }
 
 fn propagation(spec: &Spec) -> Result<Propagation, Failure> {

@@ -22,6 +22,7 @@ mod table;
 mod tree;
 
 use std::fmt::Display;
+use std::os::fd::BorrowedFd;
 
 use oci_spec::runtime::LinuxSeccomp;
 use sys::seccomp::{Instruction, knows_flags};
@@ -61,16 +62,16 @@ impl Filter {
         Ok(filter)
     }
 
-    /// What [`Filter::create`] has kept, for a further process; `None` if the container has no profile. `init` is the
-    /// container's first process, as the host sees it.
+    /// What [`Filter::create`] has kept, for a further process; `None` if the container has no profile. `init` is a
+    /// handle of the container's first process.
     ///
     /// # Errors
     /// The file is damaged, or nobody listens any longer.
-    pub fn open(init: impl FnOnce() -> Option<i32>) -> Result<Option<Self>, Failure> {
+    pub fn open(init: BorrowedFd<'_>) -> Result<Option<Self>, Failure> {
         let Some((program, flags, listener)) = stored::read()? else { return Ok(None) };
         let mut filter = Self { program, flags, listener };
         if let Some(listener) = &mut filter.listener {
-            listener.of_exec(init());
+            listener.of_exec(init);
         }
         filter.connect()?;
         Ok(Some(filter))

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
@@ -75,8 +75,11 @@ impl Listener {
     }
 
     /// Says who the container's first process is, when it is not the one that is told of.
-    pub(super) fn of_exec(&mut self, init: Option<i32>) {
-        self.state.state_mut().set_pid(init);
+    pub(super) fn of_exec(&mut self, init: BorrowedFd<'_>) {
+        let about = format!("/proc/self/fdinfo/{}", init.as_raw_fd());
+        let about = std::fs::read_to_string(about).unwrap_or_default();
+        let pid = about.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+        self.state.state_mut().set_pid(pid);
     }
 
     pub(super) fn connect(&mut self) -> Result<(), Failure> {

@@ -60,6 +60,11 @@ pub struct Syscall {
 }
 
 impl Syscall {
+    /// All names, sorted.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        TABLE.lines().filter_map(|line| line.split('\t').next())
+    }
+
     /// Finds a call by its name.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {

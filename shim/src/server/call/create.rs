@@ -36,6 +36,7 @@ impl Server {
         let (ours, theirs) = report_pair()?;
         let making = Making::new(ours, caller);
         let init = Process::new(INIT, String::new(), Phase::Building(making));
+        let id = request.id.clone();
         let mut container = Container::new(request.id, init);
         let mut stdio = TheirEnds::default();
         if options.stdin && !request.terminal {
@@ -44,6 +45,7 @@ impl Server {
         }
         let log = open_log(&options.log_path, request.terminal, &mut stdio)?;
         let request = CreateRequest {
+            id,
             layers: request.rootfs.into_iter().map(layer).collect(),
             user: options.user.map(user),
             terminal: request.terminal,
