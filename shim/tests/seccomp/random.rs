@@ -96,6 +96,82 @@ pub enum Kind {
     MixedTamed,
 }
 
+/// What the rules of one call are like.
+struct Shape {
+    name: &'static str,
+    kind: Kind,
+    action: (&'static str, Option<u32>, u32),
+    count: usize,
+    /// Arguments of a rule.
+    plenty: usize,
+    /// Above the inequalities' lower halves.
+    upper: u64,
+}
+
+impl Shape {
+    fn random(random: &mut Random, name: &'static str, kind: Kind) -> Self {
+        Self {
+            name,
+            kind,
+            action: random.pick(&ACTIONS),
+            count: if random.one_in(2) { 1 } else { 2 + random.below(5) },
+            plenty: if random.one_in(3) { 3 } else { 1 },
+            upper: random.value() & 0xffff_ffff_0000_0000,
+        }
+    }
+
+    fn append(&self, random: &mut Random, rules: &mut Vec<Rule>) {
+        let behind = Syscall::find(self.name).unwrap().multiplexed(Arch::X86).is_some();
+        for at in 0..self.count {
+            let mixed = self.kind == Kind::MixedTamed;
+            let action = if mixed { random.pick(&ACTIONS) } else { self.action };
+            let mut args = Vec::new();
+            for index in 0..6 {
+                if args.len() < self.plenty && random.one_in(3) {
+                    args.push(arg(random, index));
+                }
+            }
+            if self.count > 1 && self.kind != Kind::OneAction {
+                if behind {
+                    args.retain(|one: &LinuxSeccompArg| one.index() != 0);
+                }
+                if args.is_empty() {
+                    let index = 1 + random.below(5);
+                    args.push(arg(random, index));
+                }
+                args.iter_mut().for_each(|one| self.tame(one, at));
+            }
+            rules.push(Rule { name: self.name, action, args });
+        }
+    }
+
+    /// Leaves out what libseccomp gets wrong in calls with several rules:
+    ///
+    /// - It shares the rest of a rule between the two ways through an inequality of 64 bits, and then adds to both what
+    ///   belongs to one: a0 > 5 with a1 = 1, and a0 > 6 with a1 = 2, let a0 = 6 with a1 = 2 through. So rules with
+    ///   several conditions have no inequalities.
+    /// - After the lower half of a "less than" it goes on to the next comparison of the same argument's upper half
+    ///   without loading that. So the upper halves of inequalities are the same.
+    /// - Of two "less than" with different actions it takes the wrong one (2.5.4), and of two "not equal" one for some
+    ///   values and the other for others; of three "greater than" not the largest. So with different actions there are none,
+    ///   or two.
+    /// - Of rules one of which is the beginning of another, and that are behind another call, it prunes what is needed.
+    ///   So such calls have no condition on their first argument, and no call has a rule without conditions.
+    fn tame(&self, one: &mut LinuxSeccompArg, at: usize) {
+        let (index, op, value) = (one.index(), one.op(), one.value());
+        if matches!(op, Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq) {
+            return;
+        }
+        let greater = matches!(op, Operator::ScmpCmpGt | Operator::ScmpCmpGe);
+        let equal = self.plenty > 1 || (self.kind == Kind::MixedTamed && (!greater || at > 1));
+        let op = if equal { Operator::ScmpCmpEq } else { op };
+        let inequality = !matches!(op, Operator::ScmpCmpEq | Operator::ScmpCmpNe);
+        let value = if inequality { self.upper | (value & 0xffff_ffff) } else { value };
+        let tamed = LinuxSeccompArgBuilder::default().index(index).op(op).value(value);
+        *one = tamed.build().unwrap();
+    }
+}
+
 impl Profile {
     pub fn random(random: &mut Random, names: &[&'static str], kind: Kind, native: Arch) -> Self {
         let archs: &[&[Arch]] = match native {
@@ -114,44 +190,12 @@ impl Profile {
         let calls = if random.one_in(4) { 60 } else { 6 };
         for _ in 0..=random.below(calls) {
             let name = random.pick(names);
-            let action = random.pick(&ACTIONS);
-            let alone = random.one_in(2);
-            let count = if alone { 1 } else { 2 + random.below(5) };
-            let upper = random.value() & 0xffff_ffff_0000_0000;
-            for _ in 0..count {
-                let action = if kind == Kind::MixedTamed { random.pick(&ACTIONS) } else { action };
-                let plenty = if random.one_in(3) { 3 } else { 1 };
-                let mut args = Vec::new();
-                for index in 0..6 {
-                    if args.len() < plenty && random.one_in(3) {
-                        args.push(arg(random, index));
-                    }
-                }
-                if !alone && kind != Kind::OneAction {
-                    tame(&mut args, kind, upper);
-                }
-                rules.push(Rule { name, action, args });
+            if kind == Kind::OneAction || rules.iter().all(|rule: &Rule| rule.name != name) {
+                let shape = Shape::random(random, name, kind);
+                shape.append(random, &mut rules);
             }
         }
-        let mut profile = Self { native, archs, default, rules };
-        if kind != Kind::OneAction {
-            profile.separate_calls();
-        }
-        profile
-    }
-
-    /// Leaves the rules of a call that was drawn twice to the first time.
-    fn separate_calls(&mut self) {
-        let mut seen: Vec<&str> = Vec::new();
-        let mut last = "";
-        self.rules.retain(|rule| {
-            let again = rule.name != last && seen.contains(&rule.name);
-            if !again {
-                seen.push(rule.name);
-                last = rule.name;
-            }
-            !again
-        });
+        Self { native, archs, default, rules }
     }
 
     pub fn to_json(&self) -> serde_json::Value {
@@ -239,30 +283,6 @@ impl Profile {
             _ => number,
         };
         Question { number, arch: arch.audit(), args }
-    }
-}
-
-/// Leaves out what libseccomp gets wrong in calls with several rules:
-///
-/// - It shares the rest of a rule between the two ways through an inequality of 64 bits, and then adds to both what
-///   belongs to one: a0 > 5 with a1 = 1, and a0 > 6 with a1 = 2, let a0 = 6 with a1 = 2 through. So an inequality
-///   comes last.
-/// - After the lower half of a "less than" it goes on to the next comparison of the same argument's upper half without
-///   loading that. So the upper halves of inequalities are the same.
-/// - Of two "less than" with different actions it takes the wrong one (2.5.4). So there are none.
-fn tame(args: &mut [LinuxSeccompArg], kind: Kind, upper: u64) {
-    let end = args.len().saturating_sub(1);
-    for (at, one) in args.iter_mut().enumerate() {
-        let (index, op, value) = (one.index(), one.op(), one.value());
-        if matches!(op, Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq) {
-            continue;
-        }
-        let less = matches!(op, Operator::ScmpCmpLt | Operator::ScmpCmpLe);
-        let equal = at < end || (less && kind == Kind::MixedTamed);
-        let op = if equal { Operator::ScmpCmpEq } else { op };
-        let value = if op == Operator::ScmpCmpNe { value } else { upper | (value & 0xffff_ffff) };
-        let tamed = LinuxSeccompArgBuilder::default().index(index).op(op).value(value);
-        *one = tamed.build().unwrap();
     }
 }
 

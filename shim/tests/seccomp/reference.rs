@@ -67,7 +67,7 @@ impl Reference {
 
     /// The program that libseccomp makes, or its error.
     pub fn compile(&mut self, profile: &Profile) -> Result<Vec<Instruction>, i32> {
-        let mut text = format!("p {} 1\n", profile.default.2);
+        let mut text = format!("p {} 2\n", profile.default.2);
         for arch in &profile.archs {
             let token = match arch {
                 Arch::X32 => 0x4000_003e,
@@ -88,6 +88,9 @@ impl Reference {
             text.push('\n');
         }
         text.push_str("e\n");
+        if let Some(dump) = std::env::var_os("SECCOMP_DUMP") {
+            std::fs::write(dump, &text).unwrap();
+        }
         self.say(&text);
         let error = i32::from_ne_bytes(self.hear());
         let count = u32::from_ne_bytes(self.hear());
