@@ -2,7 +2,13 @@
 
 use std::error::Error;
 
-const SHIM: [&str; 3] = ["shim/task.proto", "shim/ttrpc.proto", "shim/container.proto"];
+const SHIM: [&str; 5] = [
+    "shim/task.proto",
+    "shim/ttrpc.proto",
+    "shim/container.proto",
+    "shim/cgroups_v1.proto",
+    "shim/cgroups_v2.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=cri");

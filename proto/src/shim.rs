@@ -35,3 +35,16 @@ pub mod ttrpc {
 pub mod container {
     include!(concat!(env!("OUT_DIR"), "/wherry.shim.v1.rs"));
 }
+
+/// What the kernel counts for a container, for those who speak containerd's API (`io.containerd.cgroups`).
+#[allow(missing_docs, deprecated, clippy::all, clippy::pedantic, clippy::use_self)]
+pub mod cgroups {
+    #[allow(missing_docs, deprecated, clippy::all, clippy::pedantic)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/io.containerd.cgroups.v1.rs"));
+    }
+    #[allow(missing_docs, deprecated, clippy::all, clippy::pedantic)]
+    pub mod v2 {
+        include!(concat!(env!("OUT_DIR"), "/io.containerd.cgroups.v2.rs"));
+    }
+}

@@ -133,3 +133,12 @@ fn the_task_service_has_every_row_of_the_facts_and_no_other() {
     let mounts = described(&set, "containerd.types");
     assert_same(&mounts, &facts(section(text, "containerd.types")));
 }
+
+#[test]
+fn the_cgroup_metrics_have_every_row_of_the_facts_and_no_other() {
+    let set = protox::compile(["shim/cgroups_v1.proto", "shim/cgroups_v2.proto"], ["shim"]).unwrap();
+    let text = include_str!("../facts/cgroup-metrics.tsv");
+    for package in ["io.containerd.cgroups.v1", "io.containerd.cgroups.v2"] {
+        assert_same(&described(&set, package), &facts(section(text, package)));
+    }
+}

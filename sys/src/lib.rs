@@ -7,6 +7,7 @@
 
 #[allow(unsafe_code)]
 pub mod attribute;
+pub mod bpf;
 pub mod confined;
 pub mod durable;
 pub mod jail;
@@ -15,3 +16,5 @@ pub mod mount;
 pub mod netns;
 #[allow(unsafe_code)]
 pub mod process;
+#[allow(unsafe_code)]
+pub mod seccomp;

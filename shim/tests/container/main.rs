@@ -20,12 +20,19 @@ fn main() -> std::process::ExitCode {
     if let Ok(options) = std::env::var(here::ROLE) {
         return here::role(&options);
     }
+    if let Some(code) = hostile::attacker::role() {
+        return code;
+    }
     harness::run(&[
         life::TESTS,
         process::TESTS,
         rootfs::TESTS,
-        hostile::TESTS,
-        memory::TESTS,
         hook::TESTS,
+        memory::TESTS,
+        hostile::TESTS,
+        hostile::matrix::TESTS,
+        hostile::leak::TESTS,
+        hostile::input::TESTS,
+        hostile::exhaust::TESTS,
     ])
 }

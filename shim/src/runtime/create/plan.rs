@@ -16,6 +16,7 @@ use crate::runtime::mount::is_mapped;
 use crate::runtime::namespace::{Namespaces, unsupported};
 use crate::runtime::process::Plan as ProcessPlan;
 use crate::runtime::procfs::Procfs;
+use crate::runtime::seccomp::{Container, Filter};
 use crate::runtime::sysctl::{self, Sysctl};
 
 /// What a container is to be, as its spec says.
@@ -45,6 +46,7 @@ impl Plan {
         refuse_unsupported(&spec)?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("it has no process"))?;
         let mut process = ProcessPlan::new(process, request.user.clone())?;
+        process.seccomp = seccomp(&spec, &request.state.id)?;
         process.preserve_fds = request.preserve_fds;
         process.add_env(&request.env);
         let root = spec.root().as_ref().ok_or_else(|| invalid("it has no root"))?;
@@ -125,7 +127,6 @@ fn invalid(cause: &'static str) -> Failure {
 fn refuse_unsupported(spec: &Spec) -> Result<(), Failure> {
     let Some(linux) = spec.linux() else { return Err(invalid("it is not for Linux")) };
     let asked = [
-        ("seccomp", linux.seccomp().is_some()),
         ("a mount label", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("Intel RDT", linux.intel_rdt().is_some()),
         ("a memory policy", linux.memory_policy().is_some()),
@@ -168,6 +169,13 @@ fn check_clocks(spec: &Spec, namespaces: &Namespaces) -> Result<(), Failure> {
         }
         None => Ok(()),
     }
+}
+
+fn seccomp(spec: &Spec, id: &str) -> Result<Option<Filter>, Failure> {
+    let container =
+        Container { id, version: spec.version(), annotations: spec.annotations().as_ref() };
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.map(|profile| Filter::create(profile, &container)).transpose()
 }
 
 fn propagation(spec: &Spec) -> Result<Propagation, Failure> {
