@@ -31,7 +31,7 @@ use crate::Failure;
 use sys::process::keep_only;
 
 pub use self::create::{CreateRequest, build as build_container};
-pub use self::exec::{ExecRequest, build as build_exec};
+pub use self::exec::{ExecRequest, Init, execute};
 pub use self::limit::{protect_from_oom, warn};
 pub use self::process::Stdio;
 pub use self::rootfs::Layer;
