@@ -329,12 +329,18 @@ impl Stdio {
     }
 }
 
-/// Gives a pipe to the user, so that `/dev/stdout` can be opened; the null device stays who it is.
+/// The first and the last major number of the slaves of pseudo-terminals (devices.txt).
+const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
+
+/// Gives a pipe or a terminal to the user, so that `/dev/stdout` can be opened; the null device stays who it is.
 fn own_pipe(file: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
     let fail = |error: Errno| Failure::os("give to the user", "standard files", error);
     let found = rustix::fs::fstat(file).map_err(fail)?;
     let kind = FileType::from_raw_mode(found.st_mode);
-    if kind != FileType::Fifo || identity.uid == found.st_uid {
+    let is_terminal = kind == FileType::CharacterDevice
+        && TERMINALS.contains(&rustix::fs::major(found.st_rdev));
+    let is_pipe = kind == FileType::Fifo;
+    if !(is_pipe || is_terminal) || identity.uid == found.st_uid {
         return Ok(());
     }
     let uid = Some(Uid::from_raw(identity.uid));

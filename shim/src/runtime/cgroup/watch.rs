@@ -59,6 +59,15 @@ impl Watch {
         Doors::open(self.folders.all())
     }
 
+    /// The unified folder, for a process to be born in.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn birthplace(&self) -> Result<Option<fs::File>, Failure> {
+        let Some(dir) = self.dirs.first().filter(|_| self.unified) else { return Ok(None) };
+        fs::File::open(dir).map(Some).map_err(|e| Failure::os("open cgroup", dir.as_str(), e))
+    }
+
     /// How many processes the kernel has killed because the memory limit was reached.
     pub fn oom_kills(&mut self) -> u64 {
         let mut text = [0; 512];
