@@ -136,7 +136,8 @@ fn the_task_service_has_every_row_of_the_facts_and_no_other() {
 
 #[test]
 fn the_cgroup_metrics_have_every_row_of_the_facts_and_no_other() {
-    let set = protox::compile(["shim/cgroups_v1.proto", "shim/cgroups_v2.proto"], ["shim"]).unwrap();
+    let set =
+        protox::compile(["shim/cgroups_v1.proto", "shim/cgroups_v2.proto"], ["shim"]).unwrap();
     let text = include_str!("../facts/cgroup-metrics.tsv");
     for package in ["io.containerd.cgroups.v1", "io.containerd.cgroups.v2"] {
         assert_same(&described(&set, package), &facts(section(text, package)));

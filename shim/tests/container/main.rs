@@ -11,6 +11,7 @@ mod here;
 mod hook;
 mod hostile;
 mod life;
+mod limits;
 mod measure;
 mod memory;
 mod process;
@@ -29,6 +30,7 @@ fn main() -> std::process::ExitCode {
         rootfs::TESTS,
         hook::TESTS,
         memory::TESTS,
+        limits::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,
         hostile::leak::TESTS,

@@ -139,9 +139,10 @@ impl Watch {
         let Some(dir) = self.folders.first() else { return Ok(()) };
         let kill = signal == Signal::KILL;
         let all_at_once = kill
-            && self.folders.unified().is_some_and(|dir| {
-                write_file(&dir.join("cgroup.kill"), "1").is_ok()
-            });
+            && self
+                .folders
+                .unified()
+                .is_some_and(|dir| write_file(&dir.join("cgroup.kill"), "1").is_ok());
         if !all_at_once {
             send(dir, signal)?;
         }
@@ -199,7 +200,9 @@ fn send(dir: &Path, signal: Signal) -> io::Result<()> {
 fn members(dir: &Path) -> io::Result<Vec<Pid>> {
     let text = match fs::read_to_string(dir.join("cgroup.procs")) {
         // A threaded cgroup tells its members only as a whole, at its top.
-        Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => String::new(),
+        Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
+            String::new()
+        }
         other => other?,
     };
     let mut pids: Vec<Pid> =
