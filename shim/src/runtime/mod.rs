@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod report;
+pub mod seccomp;
 
 mod capability;
 mod cgroup_mount;
@@ -13,6 +14,7 @@ mod create;
 mod device;
 mod exec;
 mod filesystem;
+pub mod hook;
 mod limit;
 mod mask;
 mod mount;
@@ -30,8 +32,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use crate::Failure;
 use sys::process::keep_only;
 
-pub use self::create::{CreateRequest, build as build_container};
-pub use self::exec::{ExecRequest, Init, execute};
+pub use self::create::{
+    Barrier, CreateRequest, Created, Parent, build as build_container, create_here,
+};
+pub use self::exec::{ExecRequest, Inherit, Init, execute};
+pub use self::hook::{HookKind, HookState};
 pub use self::limit::{protect_from_oom, warn};
 pub use self::process::Stdio;
 pub use self::rootfs::Layer;
