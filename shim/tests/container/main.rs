@@ -13,7 +13,15 @@ mod measure;
 mod memory;
 mod process;
 mod rootfs;
+mod seccomp;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[life::TESTS, process::TESTS, rootfs::TESTS, hostile::TESTS, memory::TESTS])
+    harness::run(&[
+        life::TESTS,
+        process::TESTS,
+        rootfs::TESTS,
+        hostile::TESTS,
+        memory::TESTS,
+        seccomp::TESTS,
+    ])
 }
