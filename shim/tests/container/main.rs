@@ -16,6 +16,7 @@ mod measure;
 mod memory;
 mod process;
 mod rootfs;
+mod seccomp;
 
 fn main() -> std::process::ExitCode {
     if let Ok(options) = std::env::var(here::ROLE) {
@@ -30,6 +31,7 @@ fn main() -> std::process::ExitCode {
         rootfs::TESTS,
         hook::TESTS,
         memory::TESTS,
+        seccomp::TESTS,
         limits::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,
