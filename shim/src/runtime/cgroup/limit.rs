@@ -105,6 +105,17 @@ fn settings(resources: &LinuxResources, version: Version) -> Vec<Setting> {
     all
 }
 
+/// What the fuzzers call.
+#[cfg(feature = "fuzz")]
+pub fn fuzz(resources: &LinuxResources) {
+    for version in [Version::V1, Version::V2] {
+        for setting in settings(resources, version) {
+            let plain = !setting.file.contains('/') && !setting.file.starts_with("cgroup.");
+            assert!(plain, "{setting:?}");
+        }
+    }
+}
+
 /// A file of the pod's own choice, of a controller: never one of the cgroup core, which decides who is where.
 fn unified(file: &str, value: &str) -> Option<Setting> {
     let (controller, _) = file.split_once('.')?;
