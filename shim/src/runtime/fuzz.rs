@@ -31,7 +31,8 @@ pub fn spec(bytes: &[u8]) {
     for (key, value) in sysctls.into_iter().flatten() {
         let Ok(sysctl) = Sysctl::parse(key, value, |_| true) else { continue };
         let (path, value) = sysctl.parts();
-        let plain = Path::new(path).components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        let plain =
+            Path::new(path).components().all(|c| matches!(c, std::path::Component::Normal(_)));
         let own = ["net/", "kernel/", "fs/mqueue/"].iter().any(|own| path.starts_with(own));
         assert!(plain && own && !value.contains('\n'), "{key} is {path}");
     }

@@ -210,6 +210,17 @@ impl Special {
         case.image.join(&self.path[1..])
     }
 
+    /// Whether only the real thing will do: a device that another one stands for, or a link that moves what everything
+    /// below depends on.
+    fn wants_another(&self, kind: Kind) -> bool {
+        let is_itself = match self.natural {
+            Natural::Device(major, minor) => kind == Kind::CharDevice && (major, minor) == (1, 7),
+            _ => kind == Kind::Folder,
+        };
+        let decides = ["/proc", "/sys", "/dev"].contains(&self.path);
+        !is_itself && (decides || matches!(self.natural, Natural::Device(..)))
+    }
+
     /// What somebody inside does who believes the path to be the host's.
     fn abuse(&self, case: &Case, name: &str) -> Result<(), ShimError> {
         let p = self.path;
@@ -296,6 +307,9 @@ fn at_create() {
                     assert_eq!(case.cgroups(), Vec::<PathBuf>::new(), "{what}");
                 }
                 Ok(_) => {
+                    if special.wants_another(kind) {
+                        rows.wrong.push(format!("{what}: was taken for what it is not"));
+                    }
                     case.block(case.shim().start()).unwrap();
                     if let Err(error) = special.abuse(&case, "abuse") {
                         rows.refused(special, kind, &error);
