@@ -37,6 +37,7 @@ mod runtime;
 pub mod sandbox;
 mod signal;
 pub mod spec;
+pub mod streaming;
 mod undo;
 
 pub use door::Door;

@@ -91,13 +91,13 @@ fn run(plan: Plan, doors: &Doors, (report, init): (&OwnedFd, &OwnedFd), mut stdi
     let failure = (|| {
         doors.join()?;
         join(init, ThreadNameSpaceType::CONTROL_GROUP)?;
-        create::separate()?;
+        create::separate(true)?;
         let root = Root::open(Path::new("/"))
             .map_err(|e| Failure::os("open", "the container's root", e.source))?;
         let process = plan.prepare(&root)?;
         process.enter(&root)?;
         stdio.complete(&root)?;
-        Ok(process.execute(stdio))
+        Ok(process.execute(stdio, || Ok(())))
     })()
     .unwrap_or_else(|failure: Failure| failure);
     report::send_failure(report.as_fd(), &failure);

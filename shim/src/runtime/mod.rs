@@ -13,6 +13,7 @@ mod create;
 mod device;
 mod exec;
 mod filesystem;
+pub mod hook;
 mod limit;
 mod mask;
 mod mount;
@@ -30,8 +31,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use crate::Failure;
 use sys::process::keep_only;
 
-pub use self::create::{CreateRequest, build as build_container};
+pub use self::create::{
+    Barrier, CreateRequest, Created, Parent, build as build_container, create_here,
+};
 pub use self::exec::{ExecRequest, build as build_exec};
+pub use self::hook::{HookKind, HookState};
 pub use self::limit::{protect_from_oom, warn};
 pub use self::process::Stdio;
 pub use self::rootfs::Layer;

@@ -96,7 +96,7 @@ impl Prepared {
         match self.source {
             Source::Tree(tree, wanted) => {
                 let place = place(root, &self.target, wanted, Some(&tree))?;
-                put(tree, &place, &name)
+                put(&tree, &place, &name)
             }
             Source::Filesystem { kind, source, options } => {
                 let place = place(root, &self.target, Wanted::Dir, None)?;
@@ -104,7 +104,7 @@ impl Prepared {
                 if let Some((propagation, recursive)) = options.propagation {
                     propagate(&made, propagation, recursive, &name)?;
                 }
-                put(made, &place, &name)
+                put(&made, &place, &name)
             }
             Source::Cgroups(tree) => {
                 let place = place(root, &self.target, Wanted::Dir, None)?;
@@ -118,7 +118,7 @@ impl Prepared {
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn put(mount: OwnedFd, place: &OwnedFd, name: &str) -> Result<(), Failure> {
+pub fn put(mount: &OwnedFd, place: &OwnedFd, name: &str) -> Result<(), Failure> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, c"", place, c"", flags)
         .map_err(|e| Failure::os_kind(FailureKind::InvalidArgument, "mount", name, e))

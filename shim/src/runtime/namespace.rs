@@ -11,6 +11,7 @@ use sys::process as sys_process;
 
 /// The magic number of nsfs (statfs(2)).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
+const OWN_PIDS: &str = "/proc/self/ns/pid";
 
 /// A container's namespaces: which are made, which are joined. What is in neither stays the host's.
 #[derive(Debug)]
@@ -19,7 +20,46 @@ pub struct Namespaces {
     pub new: u64,
     /// A cgroup namespace, which can only be made once the process is in its cgroup.
     pub new_cgroup: bool,
-    joined: Vec<(OwnedFd, LinkNameSpaceType, String)>,
+    joined: Vec<Joined>,
+}
+
+/// A namespace to be joined.
+#[derive(Debug)]
+struct Joined {
+    file: OwnedFd,
+    kind: LinkNameSpaceType,
+    path: String,
+}
+
+/// The PID namespace that a process's children were born in before.
+#[derive(Debug)]
+#[must_use = "later children would be the container's"]
+pub struct Return(Option<OwnedFd>);
+
+impl Return {
+    /// Makes later children what they would have been.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn restore(self) -> Result<(), Failure> {
+        let Some(own) = self.0 else { return Ok(()) };
+        move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
+            .map_err(|e| Failure::os("return to namespace", OWN_PIDS, e))
+    }
+}
+
+impl Joined {
+    /// A process never changes its own PID namespace.
+    fn is_of_children(&self) -> bool {
+        self.kind == LinkNameSpaceType::ProcessID
+    }
+
+    fn join(&self) -> Result<(), Failure> {
+        move_into_link_name_space(self.file.as_fd(), Some(self.kind)).map_err(|error| {
+            let kind = FailureKind::InvalidArgument;
+            Failure::os_kind(kind, "join namespace", self.path.as_str(), error)
+        })
+    }
 }
 
 impl Namespaces {
@@ -40,21 +80,30 @@ impl Namespaces {
 
     /// Whether the container is in another namespace of this kind (`CLONE_NEW*`) than the host.
     pub fn is_isolated(&self, flag: u64) -> bool {
-        self.new & flag != 0 || self.joined.iter().any(|(_, kind, _)| *kind as u64 == flag)
+        self.new & flag != 0 || self.joined.iter().any(|joined| joined.kind as u64 == flag)
     }
 
-    /// Moves this process (and the children it makes from now on) into the namespaces to be joined.
+    /// Makes children that this process makes from now on members of the PID namespace to be joined. Only they will be:
+    /// what is returned makes it undone.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn join_pids(&self) -> Result<Return, Failure> {
+        let Some(pids) = self.joined.iter().find(|joined| joined.is_of_children()) else {
+            return Ok(Return(None));
+        };
+        let own = rustix::fs::open(OWN_PIDS, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| Failure::os("open namespace", OWN_PIDS, e))?;
+        pids.join()?;
+        Ok(Return(Some(own)))
+    }
+
+    /// Moves this process into the other namespaces to be joined.
     ///
     /// # Errors
     /// A path was a namespace of another kind, or the kernel refuses.
     pub fn join(&self) -> Result<(), Failure> {
-        for (file, kind, path) in &self.joined {
-            move_into_link_name_space(file.as_fd(), Some(*kind)).map_err(|error| {
-                let kind = FailureKind::InvalidArgument;
-                Failure::os_kind(kind, "join namespace", path.as_str(), error)
-            })?;
-        }
-        Ok(())
+        self.joined.iter().filter(|joined| !joined.is_of_children()).try_for_each(Joined::join)
     }
 
     fn add(&mut self, kind: Kind, path: Option<&Path>) -> Result<(), Failure> {
@@ -77,7 +126,7 @@ impl Namespaces {
             None => self.new |= flag,
             Some(path) => {
                 let name = path.display().to_string();
-                self.joined.push((open_namespace(path)?, link, name));
+                self.joined.push(Joined { file: open_namespace(path)?, kind: link, path: name });
             }
         }
         Ok(())

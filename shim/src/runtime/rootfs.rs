@@ -8,8 +8,8 @@ use crate::{Failure, FailureKind};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsOpenFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_set_flag,
-    fsconfig_set_string, fsopen, mount_change, unmount,
+    FsOpenFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_set_flag, fsconfig_set_string, fsopen, mount_change, move_mount, open_tree, unmount,
 };
 use sys::confined::Root;
 use sys::mount::{Attributes, Propagation, READ_ONLY, set_attributes};
@@ -34,37 +34,56 @@ pub struct Layer {
     pub options: Vec<String>,
 }
 
-/// Mounts the root file system on `place` (in this process's own mount namespace) and makes it the root; nothing of
-/// the host is left below it. `place` is a path of ours.
+/// Mounts the root file system on `place` (in this process's own mount namespace): what is mounted there is what is
+/// returned. `place` is a path of ours; without layers the folder `root_path` takes its place.
 ///
 /// # Errors
 /// `InvalidArgument` when a layer cannot be mounted.
-pub fn enter(layers: &[Layer], root_path: &Path, place: &Path) -> Result<Root, Failure> {
+pub fn mount(layers: &[Layer], root_path: &Path, place: &Path) -> Result<Root, Failure> {
     // Nothing that is mounted or unmounted from here on may travel to the host; what was opened before still can.
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|e| Failure::os("make mounts private", "", e))?;
     if layers.is_empty() {
-        let real = rustix::fs::lstat(root_path)
-            .is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir());
-        if !real {
-            let path = root_path.display().to_string();
-            let kind = FailureKind::InvalidArgument;
-            return Err(Failure::new(kind, "use rootfs", path, "must be a real directory"));
-        }
-        attach(mount_bind(&root_path.to_string_lossy(), &["rbind".to_owned()])?, place)?;
+        return Ok(Root::from_fd(mount_folder(root_path)?));
     }
+    let mut root = None;
     for layer in layers {
-        match layer.kind.as_str() {
+        let made = match layer.kind.as_str() {
             "overlay" => mount_overlay(layer, place)?,
             "bind" => attach(mount_bind(&layer.source, &layer.options)?, place)?,
             kind => {
                 let name = place.display().to_string();
                 let options = Options::parse(&layer.options, &name)?;
-                attach(filesystem::make(kind, Some(&layer.source), &options, &name)?, place)?;
+                attach(filesystem::make(kind, Some(&layer.source), &options, &name)?, place)?
             }
-        }
+        };
+        root = Some(made);
     }
-    pivot(place)
+    root.map(Root::from_fd).ok_or_else(|| {
+        let kind = FailureKind::InvalidArgument;
+        Failure::new(kind, "mount", "the root file system", "there is none")
+    })
+}
+
+/// Makes what is mounted at `root` this process's root. Nothing of the host is left below it.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn change(root: &Root, no_pivot: bool) -> Result<(), Failure> {
+    let fail = |error: Errno| Failure::os("change root to", "the container's", error);
+    rustix::process::fchdir(root.fd()).map_err(fail)?;
+    if no_pivot {
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        let top = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        move_mount(root.fd(), c"", top.map_err(fail)?, c"", flags).map_err(fail)?;
+        rustix::process::chroot(".").map_err(fail)?;
+    } else {
+        // The old root ends up on top of the new one, at the same place (pivot_root(2), NOTES), and is taken off.
+        rustix::process::pivot_root(".", ".").map_err(fail)?;
+        unmount(".", UnmountFlags::DETACH).map_err(fail)?;
+    }
+    rustix::process::chdir("/").map_err(fail)
 }
 
 /// Whether writes through the root are possible, and what travels through it, once everything is in place.
@@ -83,24 +102,36 @@ pub fn finish(root: &Root, read_only: bool, propagation: Propagation) -> Result<
     set_attributes(root.fd(), change, false).map_err(|e| Failure::os("finish root of", "/", e))
 }
 
-fn pivot(place: &Path) -> Result<Root, Failure> {
-    let fail = |error: Errno| Failure::os("change root to", place.display().to_string(), error);
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = rustix::fs::open(place, flags, Mode::empty()).map_err(fail)?;
-    rustix::process::fchdir(&root).map_err(fail)?;
-    // The old root ends up on top of the new one, at the same place (pivot_root(2), NOTES), and is taken off.
-    rustix::process::pivot_root(".", ".").map_err(fail)?;
-    unmount(".", UnmountFlags::DETACH).map_err(fail)?;
-    rustix::process::chdir("/").map_err(fail)?;
-    Ok(Root::from_fd(root))
-}
-
-fn attach(mount: OwnedFd, place: &Path) -> Result<(), Failure> {
+fn attach(mount: OwnedFd, place: &Path) -> Result<OwnedFd, Failure> {
     let name = place.display().to_string();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::fs::open(place, flags, Mode::empty())
         .map_err(|e| Failure::os("open", name.as_str(), e))?;
-    put(mount, &handle, &name)
+    put(&mount, &handle, &name)?;
+    Ok(mount)
+}
+
+/// A folder as it is, mounted on itself: only a mount can become the root.
+fn mount_folder(path: &Path) -> Result<OwnedFd, Failure> {
+    let name = path.display().to_string();
+    let kind = FailureKind::InvalidArgument;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+        Errno::LOOP | Errno::NOTDIR => {
+            Failure::new(kind, "use rootfs", name.as_str(), "must be a real directory")
+        }
+        error => Failure::os_kind(kind, "use rootfs", name.as_str(), error),
+    })?;
+    let invalid = |error: std::io::Error| Failure::os_kind(kind, "mount rootfs from", &name, error);
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(&folder, c"", flags).map_err(|e| invalid(e.into()))?;
+    let change = Attributes { propagation: Propagation::Private.flag(), ..Attributes::default() };
+    set_attributes(&tree, change, false).map_err(invalid)?;
+    put(&tree, &folder, &name)?;
+    Ok(tree)
 }
 
 fn mount_bind(source: &str, options: &[String]) -> Result<OwnedFd, Failure> {
@@ -212,12 +243,15 @@ fn split_escaped(list: &str) -> Vec<String> {
     parts
 }
 
-fn mount_overlay(layer: &Layer, place: &Path) -> Result<(), Failure> {
+fn mount_overlay(layer: &Layer, place: &Path) -> Result<OwnedFd, Failure> {
     let overlay = Overlay::parse(layer)?;
     match overlay.make() {
         // A kernel before 6.5 does not know "lowerdir+", and what it knows instead fsconfig cuts at 256 bytes.
         Err(failure) if failure.errno == Some(Errno::INVAL.raw_os_error()) => {
-            overlay.mount_by_page(place).map_err(|_| failure)
+            overlay.mount_by_page(place).map_err(|_| failure)?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(place, flags, Mode::empty())
+                .map_err(|e| Failure::os("open", place.display().to_string(), e))
         }
         made => attach(made?, place),
     }

@@ -7,6 +7,8 @@
 #![allow(missing_docs, clippy::too_many_lines, clippy::unwrap_used, let_underscore_drop)]
 
 mod harness;
+mod here;
+mod hook;
 mod hostile;
 mod life;
 mod measure;
@@ -15,5 +17,22 @@ mod process;
 mod rootfs;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[life::TESTS, process::TESTS, rootfs::TESTS, hostile::TESTS, memory::TESTS])
+    if let Ok(options) = std::env::var(here::ROLE) {
+        return here::role(&options);
+    }
+    if let Some(code) = hostile::attacker::role() {
+        return code;
+    }
+    harness::run(&[
+        life::TESTS,
+        process::TESTS,
+        rootfs::TESTS,
+        hook::TESTS,
+        memory::TESTS,
+        hostile::TESTS,
+        hostile::matrix::TESTS,
+        hostile::leak::TESTS,
+        hostile::input::TESTS,
+        hostile::exhaust::TESTS,
+    ])
 }

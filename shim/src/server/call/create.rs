@@ -11,7 +11,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{Answer, Outcome, Server};
 use crate::log::{Log, Stream};
-use crate::runtime::{BuilderFiles, CreateRequest, Layer, Named, UserRequest, build_container};
+use crate::runtime::{
+    BuilderFiles, CreateRequest, HookState, Layer, Named, UserRequest, build_container,
+};
 use crate::server::container::Container;
 use crate::server::poll::Token;
 use crate::server::process::{INIT, Making, Phase, Process};
@@ -48,6 +50,8 @@ impl Server {
             user: options.user.map(user),
             terminal: request.terminal,
             oom_score_adj: self.oom_score_adj,
+            state: HookState::here(&container.id),
+            ..CreateRequest::default()
         };
         self.container = Some(container);
         let begun = log.map_or(Ok(()), |log| self.set_log(log)).and_then(|()| {
