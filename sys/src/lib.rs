@@ -13,3 +13,5 @@ pub mod mount;
 pub mod netns;
 #[allow(unsafe_code)]
 pub mod process;
+#[allow(unsafe_code)]
+pub mod seccomp;

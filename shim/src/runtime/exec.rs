@@ -16,6 +16,7 @@ use super::cgroup::{Doors, Watch};
 use super::namespace::unsupported;
 use super::process::{Plan, Stdio};
 use super::report::{self, Cloned, Event};
+use super::seccomp::Filter;
 use super::{BuilderFiles, conclude, create, limit};
 
 /// What the shim was asked.
@@ -70,7 +71,8 @@ fn clone(
     if spec.terminal().unwrap_or(false) {
         return Err(unsupported("execute", "with a terminal", "not supported"));
     }
-    let plan = Plan::new(&spec, None)?;
+    let mut plan = Plan::new(&spec, None)?;
+    plan.seccomp = Filter::open(init.as_fd())?;
     let stdio =
         Stdio { input, output: open_fifo(request.stdout)?, error: open_fifo(request.stderr)? };
     let doors = request.cgroups.doors()?;

@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod report;
+pub mod seccomp;
 
 mod capability;
 mod cgroup_mount;

@@ -15,6 +15,7 @@ use sys::process::{StandardFile, close_on_exec_from, restore_signals, set_standa
 use super::capability::Capabilities;
 use super::limit;
 use super::namespace::unsupported;
+use super::seccomp::Filter;
 use super::target;
 use super::user::{Identity, Request, Resolved};
 
@@ -33,6 +34,8 @@ pub struct Plan {
     no_new_privileges: bool,
     /// How soon the kernel kills it when memory runs out; inherited from whoever sets it.
     pub oom_score_adj: Option<i32>,
+    /// The system calls that it may make.
+    pub seccomp: Option<Filter>,
     umask: u32,
     /// Files above standard error that stay open.
     pub preserve_fds: u32,
@@ -100,6 +103,7 @@ impl Plan {
             limits: spec.rlimits().clone().unwrap_or_default(),
             no_new_privileges: spec.no_new_privileges().unwrap_or(false),
             oom_score_adj: spec.oom_score_adj(),
+            seccomp: None,
             umask: spec.user().umask().unwrap_or(0o022),
             preserve_fds: 0,
             console_size: spec.console_size().as_ref().map(size),
@@ -173,6 +177,14 @@ impl Prepared {
         limit::apply(&plan.limits)?;
         // From here on a word on standard error would be the container's own.
         stdio.install(identity)?;
+        let _old = rustix::process::umask(Mode::from_raw_mode(plan.umask));
+        restore_signals();
+        close_on_exec_from(plan.preserve_fds.saturating_add(3))
+            .map_err(|e| Failure::os("close files", "", e))?;
+        // Without no_new_privs it takes CAP_SYS_ADMIN, and a profile must allow what follows, as with runc.
+        if !plan.no_new_privileges {
+            self.load_filter()?;
+        }
         plan.capabilities.bound()?;
         // Otherwise the change of user below takes the capabilities that are to be kept, too.
         rustix::thread::set_keep_capabilities(true)
@@ -189,11 +201,13 @@ impl Prepared {
         if plan.no_new_privileges {
             rustix::thread::set_no_new_privs(true)
                 .map_err(|e| Failure::os("set no_new_privs", "", e))?;
+            self.load_filter()?;
         }
-        let _old = rustix::process::umask(Mode::from_raw_mode(plan.umask));
-        restore_signals();
-        close_on_exec_from(plan.preserve_fds.saturating_add(3))
-            .map_err(|e| Failure::os("close files", "", e))
+        Ok(())
+    }
+
+    fn load_filter(&self) -> Result<(), Failure> {
+        self.plan.seccomp.as_ref().map_or(Ok(()), Filter::load)
     }
 
     fn execute_command(&self) -> Failure {

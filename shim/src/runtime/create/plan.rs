@@ -13,6 +13,7 @@ use crate::runtime::device::{self, Node};
 use crate::runtime::hook::Hooks;
 use crate::runtime::namespace::{Namespaces, unsupported};
 use crate::runtime::process::Plan as ProcessPlan;
+use crate::runtime::seccomp::{Container, Filter};
 use crate::runtime::sysctl::{self, Sysctl};
 
 /// What a container is to be, as its spec says.
@@ -35,6 +36,7 @@ impl Plan {
         refuse_unsupported(&spec)?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("it has no process"))?;
         let mut process = ProcessPlan::new(process, request.user.clone())?;
+        process.seccomp = seccomp(&spec, &request.state.id)?;
         process.preserve_fds = request.preserve_fds;
         process.add_env(&request.env);
         let root = spec.root().as_ref().ok_or_else(|| invalid("it has no root"))?;
@@ -90,7 +92,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), Failure> {
     let mappings = [linux.uid_mappings(), linux.gid_mappings()];
     let mapped = mappings.iter().any(|map| map.as_ref().is_some_and(|map| !map.is_empty()));
     let asked = [
-        ("seccomp", linux.seccomp().is_some()),
         ("id mappings", mapped),
         ("a mount label", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("Intel RDT", linux.intel_rdt().is_some()),
@@ -101,6 +102,13 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), Failure> {
         Some((what, _)) => Err(unsupported("use", *what, "not supported")),
         None => Ok(()),
     }
+}
+
+fn seccomp(spec: &Spec, id: &str) -> Result<Option<Filter>, Failure> {
+    let container =
+        Container { id, version: spec.version(), annotations: spec.annotations().as_ref() };
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.map(|profile| Filter::create(profile, &container)).transpose()
 }
 
 fn propagation(spec: &Spec) -> Result<Propagation, Failure> {
