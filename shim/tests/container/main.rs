@@ -17,6 +17,8 @@ mod memory;
 mod process;
 mod rootfs;
 mod seccomp;
+mod task;
+mod wire;
 
 fn main() -> std::process::ExitCode {
     if let Ok(options) = std::env::var(here::ROLE) {
@@ -33,6 +35,7 @@ fn main() -> std::process::ExitCode {
         memory::TESTS,
         seccomp::TESTS,
         limits::TESTS,
+        task::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,
         hostile::leak::TESTS,
