@@ -75,25 +75,31 @@ fn clone(
     let stdio =
         Stdio { input, output: open_fifo(request.stdout)?, error: open_fifo(request.stderr)? };
     let doors = request.cgroups.doors()?;
-    limit::set_oom_score_adj(
-        &Procfs::open()?,
-        plan.oom_score_adj.unwrap_or(request.oom_score_adj),
-    )?;
+    let procfs = Procfs::open()?;
+    plan.affinity.apply_before()?;
+    limit::set_oom_score_adj(&procfs, plan.oom_score_adj.unwrap_or(request.oom_score_adj))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|e| Failure::os("hide process", "", e))?;
     join(init, OF_BUILDER)?;
     let how = CloneRequest { flags: SAME_PARENT, cgroup: doors.birthplace() };
     let pid = thread
-        .clone(&how, || run(plan, &doors, (report, init), stdio))
+        .clone(&how, || run(plan, &procfs, &doors, (report, init), stdio))
         .map_err(|e| Failure::os("create", "process", e))?;
     let pid = pid.as_raw_nonzero().get().unsigned_abs();
     let event = Event::Cloned(Cloned { pid, ..Cloned::default() });
     report::send(report.as_fd(), event, None).map_err(|e| Failure::os("report", "", e))
 }
 
-fn run(plan: Plan, doors: &Doors, (report, init): (&OwnedFd, &OwnedFd), mut stdio: Stdio) -> u8 {
+fn run(
+    plan: Plan,
+    procfs: &Procfs,
+    doors: &Doors,
+    (report, init): (&OwnedFd, &OwnedFd),
+    mut stdio: Stdio,
+) -> u8 {
     let failure = (|| {
         doors.join()?;
+        plan.affinity.apply_after()?;
         join(init, ThreadNameSpaceType::CONTROL_GROUP)?;
         create::separate(true)?;
         let root = Root::open(Path::new("/"))
@@ -101,6 +107,7 @@ fn run(plan: Plan, doors: &Doors, (report, init): (&OwnedFd, &OwnedFd), mut stdi
         let process = plan.prepare(&root)?;
         process.enter(&root)?;
         stdio.complete(&root)?;
+        process.dress(procfs)?;
         Ok(process.execute(stdio, || Ok(())))
     })()
     .unwrap_or_else(|failure: Failure| failure);

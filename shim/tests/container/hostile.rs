@@ -182,11 +182,13 @@ fn logs() {
 }
 
 fn unsupported() {
-    let changes: [fn(&mut Value); 4] = [
+    let changes: [fn(&mut Value); 6] = [
         |spec| spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"}),
         |spec| spec["process"]["apparmorProfile"] = json!("x"),
         |spec| spec["process"]["selinuxLabel"] = json!("x"),
         |spec| spec["linux"]["cgroupsPath"] = json!("a.slice:b:c"),
+        |spec| spec["linux"]["intelRdt"] = json!({"closID": "x"}),
+        |spec| spec["linux"]["netDevices"] = json!({"eth0": {}}),
     ];
     for change in changes {
         let mut case = Case::new("true");

@@ -6,6 +6,7 @@
 //! With `--measure` it prints what a container costs instead; `WHERRY_SHIM` names another build of the shim.
 #![allow(missing_docs, clippy::too_many_lines, clippy::unwrap_used, let_underscore_drop)]
 
+mod attributes;
 mod harness;
 mod here;
 mod hook;
@@ -15,6 +16,7 @@ mod measure;
 mod memory;
 mod process;
 mod rootfs;
+mod users;
 
 fn main() -> std::process::ExitCode {
     if let Ok(options) = std::env::var(here::ROLE) {
@@ -27,5 +29,7 @@ fn main() -> std::process::ExitCode {
         hostile::TESTS,
         memory::TESTS,
         hook::TESTS,
+        attributes::TESTS,
+        users::TESTS,
     ])
 }
