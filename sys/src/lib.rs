@@ -7,6 +7,8 @@
 
 #[allow(unsafe_code)]
 pub mod attribute;
+#[allow(unsafe_code)]
+pub mod bpf;
 pub mod confined;
 pub mod durable;
 pub mod jail;
@@ -15,3 +17,5 @@ pub mod mount;
 pub mod netns;
 #[allow(unsafe_code)]
 pub mod process;
+#[allow(unsafe_code)]
+pub mod seccomp;

@@ -160,7 +160,8 @@ impl Node {
             return Err(invalid("its number is out of range"));
         };
         let owner = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
-        let mode = device.file_mode().unwrap_or(0o666) & 0o7777;
+        // The other bits mean nothing on a device, and to set them after the owner takes a name that may lead elsewhere.
+        let mode = device.file_mode().unwrap_or(0o666) & 0o777;
         Ok(Self { path, kind, major, minor, mode, owner })
     }
 
@@ -186,8 +187,6 @@ impl Node {
                     let owner = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
                     let (uid, gid) = (Some(owner.0), Some(owner.1));
                     chownat(&dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
-                    // A change of owner takes special bits away.
-                    chmodat(&dir, name, mode, AtFlags::empty()).map_err(fail)?;
                 }
                 Ok(())
             }
@@ -199,6 +198,12 @@ fn link(dev: &OwnedFd, name: &str, to: &str) -> Result<(), Failure> {
     match symlinkat(to, dev, name) {
         // An image's own link or file is left alone unless it is ptmx of another instance.
         Err(Errno::EXIST) if name != "ptmx" || readlinkat(dev, name, Vec::new()).is_ok() => Ok(()),
-        other => other.map_err(|e| Failure::os("make link", format!("/dev/{name}"), e)),
+        other => other.map_err(|error| {
+            let kind = match error {
+                Errno::EXIST => FailureKind::InvalidArgument,
+                _ => FailureKind::Internal,
+            };
+            Failure::os_kind(kind, "make link", format!("/dev/{name}"), error)
+        }),
     }
 }

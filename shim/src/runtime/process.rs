@@ -17,6 +17,7 @@ use super::label::Labels;
 use super::limit;
 use super::procfs::Procfs;
 use super::schedule::{Affinity, Attributes};
+use super::seccomp::Filter;
 use super::target;
 use super::user::{Identity, Request, Resolved};
 
@@ -35,6 +36,8 @@ pub struct Plan {
     no_new_privileges: bool,
     /// How soon the kernel kills it when memory runs out; inherited from whoever sets it.
     pub oom_score_adj: Option<i32>,
+    /// The system calls that it may make.
+    pub seccomp: Option<Filter>,
     umask: u32,
     /// Files above standard error that stay open.
     pub preserve_fds: u32,
@@ -102,6 +105,7 @@ impl Plan {
             limits: spec.rlimits().clone().unwrap_or_default(),
             no_new_privileges: spec.no_new_privileges().unwrap_or(false),
             oom_score_adj: spec.oom_score_adj(),
+            seccomp: None,
             umask: spec.user().umask().unwrap_or(0o022),
             preserve_fds: 0,
             labels: Labels::new(spec)?,
@@ -192,6 +196,14 @@ impl Prepared {
         limit::apply(&plan.limits)?;
         // From here on a word on standard error would be the container's own.
         stdio.install(identity)?;
+        let _old = rustix::process::umask(Mode::from_raw_mode(plan.umask));
+        restore_signals();
+        close_on_exec_from(plan.preserve_fds.saturating_add(3))
+            .map_err(|e| Failure::os("close files", "", e))?;
+        // Without no_new_privs it takes CAP_SYS_ADMIN, and a profile must allow what follows, as with runc.
+        if !plan.no_new_privileges {
+            self.load_filter()?;
+        }
         plan.capabilities.bound()?;
         // Otherwise the change of user below takes the capabilities that are to be kept, too.
         rustix::thread::set_keep_capabilities(true)
@@ -208,11 +220,13 @@ impl Prepared {
         if plan.no_new_privileges {
             rustix::thread::set_no_new_privs(true)
                 .map_err(|e| Failure::os("set no_new_privs", "", e))?;
+            self.load_filter()?;
         }
-        let _old = rustix::process::umask(Mode::from_raw_mode(plan.umask));
-        restore_signals();
-        close_on_exec_from(plan.preserve_fds.saturating_add(3))
-            .map_err(|e| Failure::os("close files", "", e))
+        Ok(())
+    }
+
+    fn load_filter(&self) -> Result<(), Failure> {
+        self.plan.seccomp.as_ref().map_or(Ok(()), Filter::load)
     }
 
     fn execute_command(&self) -> Failure {
@@ -329,12 +343,17 @@ impl Stdio {
     }
 }
 
-/// Gives a pipe to the user, so that `/dev/stdout` can be opened; the null device stays who it is.
+/// The first and the last major number of the slaves of pseudo-terminals (devices.txt).
+const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
+
+/// Gives a pipe or a terminal to the user, so that `/dev/stdout` can be opened; the null device stays who it is.
 fn own_pipe(file: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
     let fail = |error: Errno| Failure::os("give to the user", "standard files", error);
     let found = rustix::fs::fstat(file).map_err(fail)?;
     let kind = FileType::from_raw_mode(found.st_mode);
-    if kind != FileType::Fifo || identity.uid == found.st_uid {
+    let is_terminal =
+        kind == FileType::CharacterDevice && TERMINALS.contains(&rustix::fs::major(found.st_rdev));
+    if !(kind == FileType::Fifo || is_terminal) || identity.uid == found.st_uid {
         return Ok(());
     }
     let uid = Some(Uid::from_raw(identity.uid));

@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crate::Failure;
-use rustix::fs::OFlags;
+use crate::{Failure, FailureKind};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -16,6 +16,9 @@ use sys::confined::Root;
 
 use super::mount::put;
 use super::target::{self, Wanted};
+
+/// The magic number of devpts (statfs(2)).
+const DEVPTS_MAGIC: i64 = 0x1cd1;
 
 /// Both ends of a terminal.
 #[derive(Debug)]
@@ -32,9 +35,16 @@ impl Terminal {
     /// # Errors
     /// There is no devpts of the container's own.
     pub fn open(root: &Root) -> Result<Self, Failure> {
-        let path = Path::new("/dev/pts/ptmx");
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW;
-        let master = root.open_with(path, flags, 0).map_err(|e| target::invalid(path, e))?;
+        let path = Path::new("/dev/pts");
+        let dir = root.open_dir(path).map_err(|e| target::invalid(path, e))?;
+        // What only looks like it must not even be opened: a device can act on that.
+        if !rustix::fs::fstatfs(&dir).is_ok_and(|found| found.f_type == DEVPTS_MAGIC) {
+            let cause = "is not a devpts";
+            return Err(Failure::new(FailureKind::InvalidArgument, "use", "/dev/pts", cause));
+        }
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let master = openat(&dir, "ptmx", flags, Mode::empty())
+            .map_err(|e| Failure::os("open", "/dev/pts/ptmx", e))?;
         let fail = |error: Errno| Failure::os("open terminal", "", error);
         unlockpt(&master).map_err(fail)?;
         // The slave by its master, not by a name that somebody could have changed (CVE-2025-52565).

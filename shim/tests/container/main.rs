@@ -12,6 +12,7 @@ mod here;
 mod hook;
 mod hostile;
 mod life;
+mod limits;
 mod measure;
 mod memory;
 mod process;
@@ -22,14 +23,22 @@ fn main() -> std::process::ExitCode {
     if let Ok(options) = std::env::var(here::ROLE) {
         return here::role(&options);
     }
+    if let Some(code) = hostile::attacker::role() {
+        return code;
+    }
     harness::run(&[
         life::TESTS,
         process::TESTS,
         rootfs::TESTS,
-        hostile::TESTS,
-        memory::TESTS,
         hook::TESTS,
         attributes::TESTS,
         users::TESTS,
+        memory::TESTS,
+        limits::TESTS,
+        hostile::TESTS,
+        hostile::matrix::TESTS,
+        hostile::leak::TESTS,
+        hostile::input::TESTS,
+        hostile::exhaust::TESTS,
     ])
 }

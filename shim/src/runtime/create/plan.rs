@@ -17,6 +17,7 @@ use crate::runtime::mount::is_mapped;
 use crate::runtime::namespace::{Namespaces, unsupported};
 use crate::runtime::process::Plan as ProcessPlan;
 use crate::runtime::procfs::Procfs;
+use crate::runtime::seccomp::{Container, Filter};
 use crate::runtime::sysctl::{self, Sysctl};
 
 /// What a container is to be, as its spec says.
@@ -37,12 +38,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Reads the spec in this process's folder.
     pub fn read(request: &CreateRequest) -> Result<Self, Failure> {
-        let spec = read_spec()?;
+        Self::new(read_spec()?, request)
+    }
+
+    /// Checks a spec.
+    pub fn new(spec: Spec, request: &CreateRequest) -> Result<Self, Failure> {
         check_version(spec.version())?;
         refuse_unsupported(&spec)?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("it has no process"))?;
         let mut process = ProcessPlan::new(process, request.user.clone())?;
+        process.seccomp = seccomp(&spec, &request.state.id)?;
         process.preserve_fds = request.preserve_fds;
         process.add_env(&request.env);
         if let Some(linux) = spec.linux() {
@@ -149,7 +156,6 @@ fn check_version(version: &str) -> Result<(), Failure> {
 fn refuse_unsupported(spec: &Spec) -> Result<(), Failure> {
     let Some(linux) = spec.linux() else { return Err(invalid("it is not for Linux")) };
     let asked = [
-        ("seccomp", linux.seccomp().is_some()),
         ("Intel RDT", linux.intel_rdt().is_some()),
         ("network devices", linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
     ];
@@ -193,6 +199,13 @@ fn check_clocks(spec: &Spec, namespaces: &Namespaces) -> Result<(), Failure> {
         }
         None => Ok(()),
     }
+}
+
+fn seccomp(spec: &Spec, id: &str) -> Result<Option<Filter>, Failure> {
+    let container =
+        Container { id, version: spec.version(), annotations: spec.annotations().as_ref() };
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.map(|profile| Filter::create(profile, &container)).transpose()
 }
 
 fn propagation(spec: &Spec) -> Result<Propagation, Failure> {
