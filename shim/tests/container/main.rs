@@ -17,6 +17,7 @@ mod measure;
 mod memory;
 mod process;
 mod rootfs;
+mod seccomp;
 mod users;
 
 fn main() -> std::process::ExitCode {
@@ -34,6 +35,7 @@ fn main() -> std::process::ExitCode {
         attributes::TESTS,
         users::TESTS,
         memory::TESTS,
+        seccomp::TESTS,
         limits::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,

@@ -64,8 +64,9 @@ impl Watch {
     /// # Errors
     /// It is gone.
     pub fn birthplace(&self) -> Result<Option<fs::File>, Failure> {
-        let Some(dir) = self.dirs.first().filter(|_| self.unified) else { return Ok(None) };
-        fs::File::open(dir).map(Some).map_err(|e| Failure::os("open cgroup", dir.as_str(), e))
+        let Some(dir) = self.folders.unified() else { return Ok(None) };
+        let fail = |error| Failure::os("open cgroup", dir.display().to_string(), error);
+        fs::File::open(dir).map(Some).map_err(fail)
     }
 
     /// How many processes the kernel has killed because the memory limit was reached.
