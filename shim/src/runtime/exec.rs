@@ -18,10 +18,11 @@ use sys::confined::Root;
 use sys::process::{CloneRequest, SingleThreaded, keep_only};
 
 use super::cgroup::Watch;
-use super::process::{Plan, Prepared, Stdio};
+use super::process::{Plan, Prepared};
 use super::procfs::Procfs;
 use super::report::{self, Event};
 use super::seccomp::Filter;
+use super::stdio::Stdio;
 use super::terminal::Terminal;
 use super::{BuilderFiles, create, limit};
 

@@ -14,8 +14,8 @@ use super::launch::Launch;
 use super::plan::{Plan, read_spec};
 use super::{CreateRequest, pair};
 use crate::runtime::cgroup::Watch;
-use crate::runtime::process::Stdio;
 use crate::runtime::report::{Cloned, Event, Received, receive};
+use crate::runtime::stdio::Stdio;
 
 /// A container whose process stands at the start barrier.
 #[derive(Debug)]

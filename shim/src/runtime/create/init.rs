@@ -18,9 +18,10 @@ use super::{Barrier, CreateRequest, barrier};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::hook::HookKind;
 use crate::runtime::mount::{Mapper, Prepared as PreparedMount};
-use crate::runtime::process::{Prepared as PreparedProcess, Stdio};
+use crate::runtime::process::Prepared as PreparedProcess;
 use crate::runtime::procfs::Procfs;
 use crate::runtime::report::{self, Event};
+use crate::runtime::stdio::Stdio;
 use crate::runtime::terminal::Terminal;
 use crate::runtime::{device, limit, mask, rootfs};
 

@@ -10,8 +10,8 @@ use super::plan::Plan;
 use super::{CreateRequest, Parent, barrier, pair, stage};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::hook::{HookKind, Hooks};
-use crate::runtime::process::Stdio;
 use crate::runtime::report::Cloned;
+use crate::runtime::stdio::Stdio;
 
 /// Everything that a container is made of.
 pub struct Launch<'a> {

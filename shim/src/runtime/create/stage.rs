@@ -28,9 +28,9 @@ use crate::runtime::cgroup::Cgroup;
 use crate::runtime::device;
 use crate::runtime::idmap::Users;
 use crate::runtime::mount::{Mapper, Prepared as PreparedMount};
-use crate::runtime::process::Stdio;
 use crate::runtime::procfs::Procfs;
 use crate::runtime::report::{self, Cloned, Event, Received, receive};
+use crate::runtime::stdio::Stdio;
 use crate::runtime::{limit, rootfs};
 
 /// What the container's process finds prepared.
