@@ -28,6 +28,10 @@ const MAX_MOUNT_DATA: usize = 4095 - 512;
 /// `InvalidArgument`: the kernel refuses.
 pub fn mount(layer: &Layer, place: &Path) -> Result<OwnedFd, Failure> {
     let overlay = Overlay::parse(layer)?;
+    if overlay.mapped {
+        let cause = "its ids are to be mapped, and the container has no user namespace";
+        return Err(Failure::new(FailureKind::InvalidArgument, "mount", "overlay", cause));
+    }
     match overlay.make() {
         // A kernel before 6.5 does not know "lowerdir+", and what it knows instead fsconfig cuts at 256 bytes.
         Err(failure) if failure.errno == Some(Errno::INVAL.raw_os_error()) => {
@@ -60,6 +64,8 @@ struct Overlay {
     lower: Vec<String>,
     dirs: Vec<(&'static str, String)>,
     rest: Options,
+    /// The caller counts on its ids being mapped.
+    mapped: bool,
 }
 
 impl Overlay {
@@ -68,12 +74,15 @@ impl Overlay {
             lower: Vec::new(),
             dirs: Vec::new(),
             rest: Options::parse(&layer.options, "/")?,
+            mapped: false,
         };
         for (key, value) in std::mem::take(&mut overlay.rest.data) {
             match (key.as_str(), value) {
                 ("lowerdir", Some(value)) => overlay.lower = split_escaped(&value),
                 ("upperdir", Some(value)) => overlay.dirs.push(("upperdir", value)),
                 ("workdir", Some(value)) => overlay.dirs.push(("workdir", value)),
+                // Engines that leave the mapping to a runtime say again what the user namespace is.
+                ("uidmap" | "gidmap", Some(_)) => overlay.mapped = true,
                 (_, value) => overlay.rest.data.push((key, value)),
             }
         }

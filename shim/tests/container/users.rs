@@ -12,6 +12,7 @@ use crate::harness::{Case, Test};
 
 pub const TESTS: &[Test] = &[
     ("a_container_in_a_user_namespace_has_its_own_ids_and_files", own_ids),
+    ("an_exec_is_in_the_containers_user_namespace", exec),
     ("its_other_namespaces_belong_to_its_user_namespace", ownership),
     ("the_root_of_a_user_namespace_has_no_right_outside", powerless),
     ("a_user_namespace_that_is_there_is_joined_with_others", joined),
@@ -75,6 +76,22 @@ fn own_ids() {
     assert_eq!(owner(case.dir.join("upper/new")), (1000, 0));
     assert_eq!(owner(case.dir.join("upper/etc/passwd")), (0, 0));
     assert_eq!(owner(case.dir.join("upper/tmp/y")), (0, 0));
+}
+
+fn exec() {
+    let mut case = Case::new("sleep 60");
+    let options = &mut case.options.rootfs[0].options;
+    options.extend(["uidmap=0:200000:65536", "gidmap=0:200000:65536"].map(str::to_owned));
+    case.in_users(None);
+    let created = case.start();
+    let users = fs::read_link(format!("/proc/{}/ns/user", created.pid)).unwrap();
+    case.spec["process"]["cwd"] = json!("/made/by/exec");
+    let script = "busybox readlink /proc/self/ns/user; id -u; touch x; busybox stat -c %u x /made; grep CapEff /proc/self/status";
+    let (code, said, err) = case.exec("x", script);
+    let expected = format!("{}\n0\n0\n0\nCapEff:\t00000000a80425fb\n", users.display());
+    assert_eq!((code, said), (0, expected), "{err}");
+    case.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000, "additionalGids": [29]});
+    assert_eq!(case.exec("y", "id -u; id -G").1, "1000\n1000 29\n");
 }
 
 fn ownership() {
