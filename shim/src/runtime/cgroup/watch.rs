@@ -48,7 +48,7 @@ impl Watch {
     pub fn new(made: &Cloned) -> Self {
         let oom =
             (!made.oom_file.is_empty()).then(|| fs::File::open(&made.oom_file).ok()).flatten();
-        Self { folders: Folders::new(made.cgroups.clone(), made.unified), oom }
+        Self { folders: Folders::new(made.cgroups.clone(), made.unified, &made.unit), oom }
     }
 
     /// Where another process enters the cgroups.
