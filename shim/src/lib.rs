@@ -23,6 +23,7 @@ mod log;
 pub mod runtime;
 #[cfg(feature = "runtime")]
 pub mod server;
+pub mod slice;
 pub mod type_name;
 
 pub use bundle::{Bundle, BundleError, LOG_FILE, RECORD_FILE, SOCKET_FILE, SPEC_FILE};

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// ```text
 /// Watch::new(&Cloned)           what a builder made: the paths can be kept in a file and the Watch be made anew of them
 ///   doors()                     where an exec enters
-///   freeze() thaw() is_frozen() pause and resume; both wait, two seconds at most
+///   freeze() thaw() is_frozen() pause and resume; both wait, ten seconds at most: in a forked process
 ///   signal_all(signal)          everybody, also those in cgroups below; a frozen one is thawed to die
 ///   processes()                 everybody's pid
 ///   update(&LinuxResources)     other limits, all or none; allocates: to be called in a forked builder
@@ -48,7 +48,7 @@ impl Watch {
     pub fn new(made: &Cloned) -> Self {
         let oom =
             (!made.oom_file.is_empty()).then(|| fs::File::open(&made.oom_file).ok()).flatten();
-        Self { folders: Folders::new(made.cgroups.clone(), made.unified), oom }
+        Self { folders: Folders::new(made.cgroups.clone(), made.unified, &made.unit), oom }
     }
 
     /// Where another process enters the cgroups.
@@ -83,7 +83,7 @@ impl Watch {
     /// Stops everybody where they stand, and returns when all do.
     ///
     /// # Errors
-    /// Somebody does not within two seconds: everybody goes on then.
+    /// Somebody does not within ten seconds: everybody goes on then.
     pub fn freeze(&self) -> Result<(), Failure> {
         self.freezer("freeze")?.freeze()
     }
