@@ -12,6 +12,8 @@
 mod bundle;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "runtime")]
+pub mod containerd;
 mod error;
 mod exit;
 #[cfg(feature = "runtime")]

@@ -326,6 +326,25 @@ pub fn fuzz(spec: &Spec) {
     }
 }
 
+/// Puts a process into the cgroup of this path in every hierarchy; the cgroup is made where it is missing.
+///
+/// # Errors
+/// The path is not a plain one, or the kernel refuses.
+pub fn put(path: &str, pid: u32) -> io::Result<()> {
+    let failed = |failure: Failure| io::Error::other(failure.to_string());
+    let relative = relative_path(Path::new(path)).map_err(failed)?;
+    for hierarchy in Hierarchy::find().map_err(failed)? {
+        hierarchy.prepare_parents(&relative, Vec::new()).map_err(failed)?;
+        let folder = hierarchy.mount_point.join(&relative);
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => hierarchy.inherit_cpuset(&folder).map_err(failed)?,
+        }
+        write_file(&folder.join("cgroup.procs"), &pid.to_string())?;
+    }
+    Ok(())
+}
+
 /// Writes a control file with one write(2), as the kernel wants it.
 fn write_file(path: &Path, value: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(path)?;
