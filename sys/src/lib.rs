@@ -7,6 +7,7 @@
 
 #[allow(unsafe_code)]
 pub mod attribute;
+#[allow(unsafe_code)]
 pub mod bpf;
 pub mod confined;
 pub mod durable;

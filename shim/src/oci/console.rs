@@ -1,5 +1,6 @@
 //! Sockets of callers who want to have a terminal's master, or a process's handle.
 
+use std::ffi::CString;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,7 +23,8 @@ pub fn connect(path: &Path) -> Result<OwnedFd, Failure> {
         Failure::os("connect to socket", path.display().to_string(), error)
     };
     let kind = SocketType::STREAM;
-    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(fail)?;
+    let socket =
+        socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(fail)?;
     let address = SocketAddrUnix::new(path).map_err(fail)?;
     connect_socket(&socket, &address).map_err(fail)?;
     Ok(socket)
@@ -53,4 +55,20 @@ pub fn check(terminal: bool, stay: Stay, socket: bool) -> Result<(), Failure> {
         _ => return Ok(()),
     };
     Err(Failure::new(FailureKind::InvalidArgument, "allocate", "terminal", cause))
+}
+
+/// As [`check`], for an exec: with a console socket somebody else has the terminal, whether the caller stays or not.
+///
+/// # Errors
+/// As `check`.
+pub fn check_exec(terminal: bool, stay: Stay, socket: bool) -> Result<(), Failure> {
+    check(terminal, if terminal && socket { Stay::Detached } else { stay }, socket)
+}
+
+/// The path of a master's other end.
+///
+/// # Errors
+/// It is no terminal's master.
+pub fn name(master: &OwnedFd) -> Result<CString, Failure> {
+    rustix::pty::ptsname(master, Vec::new()).map_err(|e| Failure::os("name", "terminal", e))
 }

@@ -97,8 +97,9 @@ impl Store {
     pub fn ids(&self) -> Result<Vec<ContainerId>, Failure> {
         let entries = match fs::read_dir(&self.root) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other
-                .map_err(|e| Failure::os("list folder", self.root.display().to_string(), e))?,
+            other => {
+                other.map_err(|e| Failure::os("list folder", self.root.display().to_string(), e))?
+            }
         };
         let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()));
         let mut ids: Vec<ContainerId> =
@@ -210,7 +211,9 @@ impl Folder {
     pub fn forget_start_socket(&self) -> Result<(), Failure> {
         match unlinkat(&self.dir, START, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(Failure::os("remove", self.path.join(START).display().to_string(), error)),
+            Err(error) => {
+                Err(Failure::os("remove", self.path.join(START).display().to_string(), error))
+            }
         }
     }
 

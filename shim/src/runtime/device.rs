@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mknodat, readlinkat, statat,
+    AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, makedev, mknodat, readlinkat, statat,
     symlinkat,
 };
 use rustix::io::Errno;

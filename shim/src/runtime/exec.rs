@@ -38,6 +38,8 @@ pub struct ExecRequest<'a> {
     pub cgroups: &'a Watch,
     /// How soon the kernel kills it when neither its spec nor the first process says.
     pub oom_score_adj: i32,
+    /// How many files above standard error stay open: 3 and following.
+    pub preserve_fds: u32,
 }
 
 /// A container's first process: its number means it for as long as the handle's owner does not reap it.
@@ -83,7 +85,9 @@ pub fn execute(
 /// The process itself, in the container's PID namespace and otherwise still the caller's copy.
 fn run(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> u8 {
     let [input, output, error] = files.stdio;
-    let kept = keep_only([Some(files.report), Some(request.init.handle), input, output, error]);
+    let wanted = [Some(files.report), Some(request.init.handle), input, output, error];
+    // Files to be passed on have numbers that may not be anybody else's.
+    let kept = if request.preserve_fds == 0 { keep_only(wanted) } else { copy(wanted) };
     let Ok([Some(report), Some(init), input, output, error]) = kept else { return 1 };
     let stdio = Stdio { input, output, error };
     let failure = match prepare(request, &init, &report, stdio) {
@@ -92,6 +96,16 @@ fn run(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> u8 {
     };
     report::send_failure(report.as_fd(), &failure);
     1
+}
+
+fn copy<const N: usize>(
+    files: [Option<BorrowedFd<'_>>; N],
+) -> std::io::Result<[Option<OwnedFd>; N]> {
+    let mut copies = [const { None }; N];
+    for (copy, file) in copies.iter_mut().zip(files) {
+        *copy = file.map(|file| file.try_clone_to_owned()).transpose()?;
+    }
+    Ok(copies)
 }
 
 fn prepare(
@@ -104,6 +118,7 @@ fn prepare(
         Failure::new(FailureKind::InvalidArgument, "read process", "of exec", error.to_string())
     })?;
     let mut plan = Plan::new(&spec, None)?;
+    plan.preserve_fds = request.preserve_fds;
     plan.seccomp = Filter::open(init.as_fd())?;
     let oom_score_adj = plan.oom_score_adj.unwrap_or_else(|| inherited_oom_score_adj(request));
     limit::set_oom_score_adj(&Procfs::open()?, oom_score_adj)?;

@@ -337,8 +337,8 @@ fn own_pipe(file: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
     let fail = |error: Errno| Failure::os("give to the user", "standard files", error);
     let found = rustix::fs::fstat(file).map_err(fail)?;
     let kind = FileType::from_raw_mode(found.st_mode);
-    let is_terminal = kind == FileType::CharacterDevice
-        && TERMINALS.contains(&rustix::fs::major(found.st_rdev));
+    let is_terminal =
+        kind == FileType::CharacterDevice && TERMINALS.contains(&rustix::fs::major(found.st_rdev));
     let is_pipe = kind == FileType::Fifo;
     if !(is_pipe || is_terminal) || identity.uid == found.st_uid {
         return Ok(());

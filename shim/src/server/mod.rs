@@ -222,5 +222,4 @@ impl Server {
             self.connections.remove(slot);
         }
     }
-
 }

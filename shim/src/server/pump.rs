@@ -91,7 +91,8 @@ impl Pump {
                 Need::Source => {}
                 Need::Sink => {
                     // Whoever reads finds it there even when we are gone. A file that is no pipe took it already.
-                    let grown = self.sink.as_ref().map(|sink| fcntl_setpipe_size(sink, ROOM_AT_END));
+                    let grown =
+                        self.sink.as_ref().map(|sink| fcntl_setpipe_size(sink, ROOM_AT_END));
                     let grown = matches!(grown, Some(Ok(_)));
                     if !grown || !self.flush() {
                         return true;

@@ -142,7 +142,8 @@ impl Devices {
         let (Self::Of(kind, major, minor), Self::Of(its, majors, minors)) = (self, other) else {
             return true;
         };
-        let meet = |one: Option<u32>, two: Option<u32>| one.is_none() || two.is_none() || one == two;
+        let meet =
+            |one: Option<u32>, two: Option<u32>| one.is_none() || two.is_none() || one == two;
         kind == its && meet(major, majors) && meet(minor, minors)
     }
 }
@@ -172,9 +173,9 @@ pub fn attach(rules: &[Rule], path: &Path) -> Result<(), Failure> {
     };
     let old = bpf::attached_device_programs(&folder, PROGRAM).map_err(fail)?;
     if allows_everything(rules) {
-        return old.iter().try_for_each(|old| {
-            bpf::detach_device_program(&folder, old).map_err(fail)
-        });
+        return old
+            .iter()
+            .try_for_each(|old| bpf::detach_device_program(&folder, old).map_err(fail));
     }
     let new = bpf::load_device_program(PROGRAM, &program::compile(rules)).map_err(fail)?;
     bpf::attach_device_program(&folder, &new, old.first()).map_err(fail)
@@ -229,7 +230,10 @@ impl fmt::Display for Rule {
         number(f, minor)?;
         f.write_str(" ")?;
         let letters = [(READ, "r"), (WRITE, "w"), (MAKE, "m")];
-        letters.iter().filter(|(bit, _)| self.access & bit != 0).try_for_each(|(_, l)| f.write_str(l))
+        letters
+            .iter()
+            .filter(|(bit, _)| self.access & bit != 0)
+            .try_for_each(|(_, l)| f.write_str(l))
     }
 }
 

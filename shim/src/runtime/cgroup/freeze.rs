@@ -75,7 +75,8 @@ impl<'a> Freezer<'a> {
     /// `Internal` when somebody does not within two seconds: everybody goes on then.
     pub fn freeze(&self) -> Result<(), Failure> {
         let words = self.words();
-        self.change("freeze", words.freeze, words.frozen).inspect_err(|_| drop(self.ask(words.thaw)))
+        self.change("freeze", words.freeze, words.frozen)
+            .inspect_err(|_| drop(self.ask(words.thaw)))
     }
 
     /// Lets everybody go on.

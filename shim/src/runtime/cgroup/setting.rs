@@ -226,7 +226,8 @@ fn add_rdma(name: &str, limits: &LinuxRdma, table: &mut Table) -> Result<(), Fai
         return Err(invalid(format!("RDMA device {name:?}"), "no such name"));
     }
     let mut value = name.to_owned();
-    for (word, limit) in [("hca_handle", limits.hca_handles()), ("hca_object", limits.hca_objects())]
+    for (word, limit) in
+        [("hca_handle", limits.hca_handles()), ("hca_object", limits.hca_objects())]
     {
         if let Some(limit) = limit {
             value.push_str(&format!(" {word}={limit}"));

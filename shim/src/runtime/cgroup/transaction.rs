@@ -64,7 +64,9 @@ impl Change {
     /// Puts every value back.
     pub fn undo(self) {
         let before: Vec<_> = self.done.into_iter().rev().collect();
-        let put = |before: &Before| write_file(&before.path, &before.text).map_err(|e| fail_undo(before, e));
+        let put = |before: &Before| {
+            write_file(&before.path, &before.text).map_err(|e| fail_undo(before, e))
+        };
         if let Err(failure) = rounds(before, |before| put(before)) {
             super::super::warn(format_args!("{failure}"));
         }
@@ -215,7 +217,10 @@ mod tests {
         fs::write(folder.join("a"), "old").unwrap();
         let setting = |file: &str| Setting {
             controller: "memory",
-            choices: vec![("missing".to_owned(), "1".to_owned()), (file.to_owned(), "new".to_owned())],
+            choices: vec![
+                ("missing".to_owned(), "1".to_owned()),
+                (file.to_owned(), "new".to_owned()),
+            ],
             optional: false,
             keeps_first_word: false,
             undo: Undo::Whole,

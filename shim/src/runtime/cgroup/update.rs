@@ -51,9 +51,9 @@ pub fn update(folders: &Folders, resources: &LinuxResources) -> Result<(), Failu
         }
         _ => None,
     };
-    let writes = rows.iter().flat_map(|(folder, settings)| {
-        settings.iter().map(|setting| Write { folder, setting })
-    });
+    let writes = rows
+        .iter()
+        .flat_map(|(folder, settings)| settings.iter().map(|setting| Write { folder, setting }));
     let change = transaction::change(writes.collect())?;
     if let Err(failure) = fence(folders, resources) {
         change.undo();
@@ -128,7 +128,9 @@ impl Squeeze {
         let Some(squeeze) = Self::lower(&dir.join("memory.high"), limit)? else { return Ok(None) };
         for attempt in 0.. {
             match number("memory.current") {
-                Some(used) if used > limit && attempt == ATTEMPTS => return Err(below(limit, used)),
+                Some(used) if used > limit && attempt == ATTEMPTS => {
+                    return Err(below(limit, used));
+                }
                 Some(used) if used > limit => std::thread::sleep(PAUSE),
                 _ => break,
             }

@@ -15,6 +15,7 @@ use oci_spec::runtime::LinuxResources;
 use super::super::report::Cloned;
 use super::folder::Folders;
 use super::freeze::Freezer;
+use super::hierarchy::{Hierarchy, Version};
 use super::stats::Stats;
 use super::{Doors, update, write_file};
 
@@ -51,6 +52,31 @@ impl Watch {
         Self { folders: Folders::new(made.cgroups.clone(), made.unified), oom }
     }
 
+    /// What there is of the cgroups that a spec names, for when nobody could report them.
+    ///
+    /// # Errors
+    /// There are no cgroups on this host, or the path is none.
+    pub fn find(path: &Path) -> Result<Self, Failure> {
+        let relative = super::relative_path(path)?;
+        let mut hierarchies = Hierarchy::find()?;
+        hierarchies.sort_by_key(|hierarchy| hierarchy.version == Version::V1);
+        let unified = hierarchies.first().is_some_and(|first| first.version == Version::V2);
+        let dirs = hierarchies.into_iter().map(|hierarchy| hierarchy.mount_point.join(&relative));
+        let dirs = dirs.map(|dir| dir.display().to_string()).collect();
+        Ok(Self { folders: Folders::new(dirs, unified), oom: None })
+    }
+
+    /// The cgroups that the container itself has made below its own, by their path there.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: the path is none, or leads elsewhere.
+    pub fn below(&self, path: &str) -> Result<Self, Failure> {
+        if path.trim_matches('/').is_empty() {
+            return Ok(Self { folders: self.folders.below(Path::new("")), oom: None });
+        }
+        Ok(Self { folders: self.folders.below(&super::relative_path(Path::new(path))?), oom: None })
+    }
+
     /// Where another process enters the cgroups.
     ///
     /// # Errors
@@ -64,8 +90,9 @@ impl Watch {
     /// # Errors
     /// It is gone.
     pub fn birthplace(&self) -> Result<Option<fs::File>, Failure> {
-        let Some(dir) = self.dirs.first().filter(|_| self.unified) else { return Ok(None) };
-        fs::File::open(dir).map(Some).map_err(|e| Failure::os("open cgroup", dir.as_str(), e))
+        let Some(dir) = self.folders.unified() else { return Ok(None) };
+        let fail = |error| Failure::os("open cgroup", dir.display().to_string(), error);
+        fs::File::open(dir).map(Some).map_err(fail)
     }
 
     /// How many processes the kernel has killed because the memory limit was reached.
@@ -139,9 +166,10 @@ impl Watch {
         let Some(dir) = self.folders.first() else { return Ok(()) };
         let kill = signal == Signal::KILL;
         let all_at_once = kill
-            && self.folders.unified().is_some_and(|dir| {
-                write_file(&dir.join("cgroup.kill"), "1").is_ok()
-            });
+            && self
+                .folders
+                .unified()
+                .is_some_and(|dir| write_file(&dir.join("cgroup.kill"), "1").is_ok());
         if !all_at_once {
             send(dir, signal)?;
         }
@@ -199,7 +227,9 @@ fn send(dir: &Path, signal: Signal) -> io::Result<()> {
 fn members(dir: &Path) -> io::Result<Vec<Pid>> {
     let text = match fs::read_to_string(dir.join("cgroup.procs")) {
         // A threaded cgroup tells its members only as a whole, at its top.
-        Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => String::new(),
+        Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
+            String::new()
+        }
         other => other?,
     };
     let mut pids: Vec<Pid> =

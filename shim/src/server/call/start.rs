@@ -75,6 +75,7 @@ impl Server {
             init,
             cgroups: &container.cgroups,
             oom_score_adj,
+            preserve_fds: 0,
         };
         let files_of = BuilderFiles { report: theirs.as_fd(), stdio: their_files.borrow() };
         let pid = crate::runtime::execute(&self.thread, &request, &files_of)?;

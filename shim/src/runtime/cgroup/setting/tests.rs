@@ -187,8 +187,10 @@ fn swap_is_counted_with_memory_and_cannot_be_less() {
 
 #[test]
 fn unified_files_are_a_controllers_and_come_last() {
-    let spec = r#"{"memory": {"limit": 9}, "unified": {"memory.oom.group": "1", "io.max": "8:0 rbps=1"}}"#;
-    let expected = pairs(&[("memory.max", "9"), ("io.max", "8:0 rbps=1"), ("memory.oom.group", "1")]);
+    let spec =
+        r#"{"memory": {"limit": 9}, "unified": {"memory.oom.group": "1", "io.max": "8:0 rbps=1"}}"#;
+    let expected =
+        pairs(&[("memory.max", "9"), ("io.max", "8:0 rbps=1"), ("memory.oom.group", "1")]);
     assert_eq!(written(spec, Version::V2), expected);
     for file in ["cgroup.procs", "memory.x/../../y", "memory", "nothing.max", ""] {
         refused(&format!(r#"{{"unified": {{"{file}": "1"}}}}"#), Version::V2);
