@@ -128,6 +128,15 @@ pub fn load_device_program(name: &CStr, program: &[Instruction]) -> io::Result<O
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether this process may load device programs, and the kernel has them.
+#[must_use]
+pub fn can_filter_devices() -> bool {
+    // Zero into the result, and the end: everything is denied.
+    let [deny, end] =
+        [0xb7, 0x95].map(|code| Instruction { code, registers: 0, offset: 0, immediate: 0 });
+    load_device_program(c"probe", &[deny, end]).is_ok()
+}
+
 /// Attaches a device program to a cgroup, beside those of others: what one of them denies is denied. With `replaced`
 /// it takes that one's place, without a moment between.
 ///
@@ -225,5 +234,9 @@ unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` outlives the call and its size is the one passed; the rest is the caller's word.
     let done =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(done).map_err(io::Error::other) }
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        i32::try_from(done).map_err(io::Error::other)
+    }
 }

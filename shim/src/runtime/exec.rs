@@ -4,6 +4,7 @@
 //! (setns(2)), so the process is a child of the caller from its birth, and nobody has to make it on another's behalf.
 //! It then joins the container's cgroups, and all other namespaces in one call.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -12,7 +13,6 @@ use oci_spec::runtime::Process as SpecProcess;
 use proto::shim::container as wire;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open, set_dumpable_behavior};
-use rustix::termios::{Winsize, tcsetwinsize};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use sys::confined::Root;
 use sys::process::{CloneRequest, SingleThreaded, keep_only};
@@ -30,7 +30,7 @@ use super::{BuilderFiles, create, limit};
 pub struct ExecRequest<'a> {
     /// The process of an OCI spec, as JSON.
     pub process: &'a [u8],
-    /// A terminal, whether the spec asks for one or not.
+    /// A terminal in place of the standard files.
     pub terminal: bool,
     /// The container's first process.
     pub init: Init<'a>,
@@ -38,8 +38,19 @@ pub struct ExecRequest<'a> {
     pub cgroups: &'a Watch,
     /// How soon the kernel kills it when neither its spec nor the first process says.
     pub oom_score_adj: i32,
-    /// How many files above standard error stay open: 3 and following.
-    pub preserve_fds: u32,
+    /// A connected socket that gets the terminal's master in place of whoever reads the report.
+    pub console: Option<BorrowedFd<'a>>,
+    /// What the caller has open.
+    pub inherit: Inherit,
+}
+
+/// What a process gets of the caller's files beyond its standard ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inherit {
+    /// Nothing, not even for a moment: they are a shim's.
+    Nothing,
+    /// The files 3 and following, so many. The caller's others are closed when the command is executed.
+    Files(u32),
 }
 
 /// A container's first process: its number means it for as long as the handle's owner does not reap it.
@@ -84,13 +95,11 @@ pub fn execute(
 
 /// The process itself, in the container's PID namespace and otherwise still the caller's copy.
 fn run(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> u8 {
-    let [input, output, error] = files.stdio;
-    let wanted = [Some(files.report), Some(request.init.handle), input, output, error];
-    // Files to be passed on have numbers that may not be anybody else's.
-    let kept = if request.preserve_fds == 0 { keep_only(wanted) } else { copy(wanted) };
-    let Ok([Some(report), Some(init), input, output, error]) = kept else { return 1 };
+    let Ok([Some(report), Some(init), console, input, output, error]) = take(request, files) else {
+        return 1;
+    };
     let stdio = Stdio { input, output, error };
-    let failure = match prepare(request, &init, &report, stdio) {
+    let failure = match prepare(request, Lines { init: &init, report: &report, console }, stdio) {
         Ok((process, stdio)) => process.execute(stdio, || Ok(())),
         Err(failure) => failure,
     };
@@ -98,59 +107,71 @@ fn run(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> u8 {
     1
 }
 
-fn copy<const N: usize>(
-    files: [Option<BorrowedFd<'_>>; N],
-) -> std::io::Result<[Option<OwnedFd>; N]> {
-    let mut copies = [const { None }; N];
-    for (copy, file) in copies.iter_mut().zip(files) {
-        *copy = file.map(|file| file.try_clone_to_owned()).transpose()?;
+/// The files that are used on the way, away from those that are inherited.
+fn take(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> io::Result<[Option<OwnedFd>; 6]> {
+    let [input, output, error] = files.stdio;
+    let wanted =
+        [Some(files.report), Some(request.init.handle), request.console, input, output, error];
+    let Inherit::Files(count) = request.inherit else { return keep_only(wanted) };
+    let first = i32::try_from(count.saturating_add(3)).unwrap_or(i32::MAX);
+    let mut taken = [const { None }; 6];
+    for (taken, file) in taken.iter_mut().zip(wanted) {
+        *taken = file.map(|file| rustix::io::fcntl_dupfd_cloexec(file, first)).transpose()?;
     }
-    Ok(copies)
+    Ok(taken)
+}
+
+/// Whom a process in the making talks to.
+struct Lines<'a> {
+    init: &'a OwnedFd,
+    report: &'a OwnedFd,
+    console: Option<OwnedFd>,
 }
 
 fn prepare(
     request: &ExecRequest<'_>,
-    init: &OwnedFd,
-    report: &OwnedFd,
+    lines: Lines<'_>,
     mut stdio: Stdio,
 ) -> Result<(Prepared, Stdio), Failure> {
     let spec: SpecProcess = serde_json::from_slice(request.process).map_err(|error| {
         Failure::new(FailureKind::InvalidArgument, "read process", "of exec", error.to_string())
     })?;
     let mut plan = Plan::new(&spec, None)?;
-    plan.preserve_fds = request.preserve_fds;
-    plan.seccomp = Filter::open(init.as_fd())?;
+    plan.seccomp = Filter::open(lines.init.as_fd())?;
+    if let Inherit::Files(count) = request.inherit {
+        plan.preserve_fds = count;
+    }
+    let size = plan.console_size;
     let oom_score_adj = plan.oom_score_adj.unwrap_or_else(|| inherited_oom_score_adj(request));
     limit::set_oom_score_adj(&Procfs::open()?, oom_score_adj)?;
     // From outside: who is in a cgroup namespace may not put a process into a cgroup (cgroup v2, `nsdelegate`).
     request.cgroups.doors()?.join()?;
-    join(init.as_fd(), namespaces(request.init.pid))?;
+    join(lines.init.as_fd(), namespaces(request.init.pid))?;
     create::separate(true)?;
     let root = Root::open(Path::new("/"))
         .map_err(|e| Failure::os("open", "the container's root", e.source))?;
     let process = plan.prepare(&root)?;
     process.enter(&root)?;
-    if request.terminal || spec.terminal().unwrap_or(false) {
-        stdio = open_terminal(&root, &spec, report)?;
+    if request.terminal {
+        let terminal = Terminal::open(&root)?;
+        if let Some(size) = size {
+            terminal.resize(size)?;
+        }
+        terminal.control()?;
+        give_master(&terminal, &lines)?;
+        stdio = Stdio::terminal(&terminal.slave)?;
     }
     stdio.complete(&root)?;
     Ok((process, stdio))
 }
 
-/// A terminal of the container's own: its master goes to whoever takes the reports.
-fn open_terminal(root: &Root, spec: &SpecProcess, report: &OwnedFd) -> Result<Stdio, Failure> {
-    let terminal = Terminal::open(root)?;
-    terminal.control()?;
-    if let Some(size) = spec.console_size() {
-        let characters = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
-        let (ws_row, ws_col) = (characters(size.height()), characters(size.width()));
-        let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&terminal.slave, size).map_err(|e| Failure::os("resize", "terminal", e))?;
+fn give_master(terminal: &Terminal, lines: &Lines<'_>) -> Result<(), Failure> {
+    if let Some(console) = &lines.console {
+        return terminal.hand_over(console);
     }
-    let master = Some(terminal.master.as_fd());
-    report::send(report.as_fd(), Event::Ready(wire::User::default()), master)
-        .map_err(|e| Failure::os("report", "", e))?;
-    Stdio::terminal(&terminal.slave)
+    let ready = Event::Ready(wire::User::default());
+    report::send(lines.report.as_fd(), ready, Some(terminal.master.as_fd()))
+        .map_err(|e| Failure::os("report", "", e))
 }
 
 /// Which namespaces to join: the caller's own user namespace cannot be joined again.

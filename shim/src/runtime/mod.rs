@@ -38,7 +38,7 @@ use sys::process::keep_only;
 pub use self::create::{
     Barrier, CreateRequest, Created, Parent, build as build_container, create_here,
 };
-pub use self::exec::{ExecRequest, Init, execute};
+pub use self::exec::{ExecRequest, Inherit, Init, execute};
 pub use self::hook::{HookKind, HookState};
 pub use self::limit::{protect_from_oom, warn};
 pub use self::process::Stdio;

@@ -339,8 +339,7 @@ fn own_pipe(file: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
     let kind = FileType::from_raw_mode(found.st_mode);
     let is_terminal =
         kind == FileType::CharacterDevice && TERMINALS.contains(&rustix::fs::major(found.st_rdev));
-    let is_pipe = kind == FileType::Fifo;
-    if !(is_pipe || is_terminal) || identity.uid == found.st_uid {
+    if !(kind == FileType::Fifo || is_terminal) || identity.uid == found.st_uid {
         return Ok(());
     }
     let uid = Some(Uid::from_raw(identity.uid));

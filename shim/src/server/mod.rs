@@ -200,6 +200,11 @@ impl Server {
         self.watch_writability(slot);
     }
 
+    /// Whether another daemon than Wherry's is who calls.
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
     /// Sends what a call has come to.
     fn answer(&mut self, caller: Caller, result: Result<Vec<u8>, Failure>) {
         let slot = caller.slot;

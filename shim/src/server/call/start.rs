@@ -8,7 +8,7 @@ use rustix::net::SendFlags;
 
 use super::create::report_pair;
 use super::{Answer, Outcome, Server};
-use crate::runtime::{BuilderFiles, ExecRequest};
+use crate::runtime::{BuilderFiles, ExecRequest, Inherit};
 use crate::server::process::{INIT, Identity, Making, Phase};
 use crate::server::stdio::OurEnds;
 use crate::server::ttrpc::Caller;
@@ -75,7 +75,8 @@ impl Server {
             init,
             cgroups: &container.cgroups,
             oom_score_adj,
-            preserve_fds: 0,
+            console: None,
+            inherit: Inherit::Nothing,
         };
         let files_of = BuilderFiles { report: theirs.as_fd(), stdio: their_files.borrow() };
         let pid = crate::runtime::execute(&self.thread, &request, &files_of)?;
