@@ -143,9 +143,13 @@ fn prepare(
     }
     let size = plan.console_size;
     let oom_score_adj = plan.oom_score_adj.unwrap_or_else(|| inherited_oom_score_adj(request));
-    limit::set_oom_score_adj(&Procfs::open()?, oom_score_adj)?;
+    // The host's, for what is still to be told to the kernel when the container's is the only one.
+    let procfs = Procfs::open()?;
+    limit::set_oom_score_adj(&procfs, oom_score_adj)?;
+    plan.affinity.apply_before()?;
     // From outside: who is in a cgroup namespace may not put a process into a cgroup (cgroup v2, `nsdelegate`).
     request.cgroups.doors()?.join()?;
+    plan.affinity.apply_after()?;
     join(lines.init.as_fd(), namespaces(request.init.pid))?;
     create::separate(true)?;
     let root = Root::open(Path::new("/"))
@@ -162,6 +166,7 @@ fn prepare(
         stdio = Stdio::terminal(&terminal.slave)?;
     }
     stdio.complete(&root)?;
+    process.dress(&procfs)?;
     Ok((process, stdio))
 }
 

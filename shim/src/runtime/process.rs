@@ -13,8 +13,10 @@ use sys::confined::Root;
 use sys::process::{StandardFile, close_on_exec_from, restore_signals, set_standard};
 
 use super::capability::Capabilities;
+use super::label::Labels;
 use super::limit;
-use super::namespace::unsupported;
+use super::procfs::Procfs;
+use super::schedule::{Affinity, Attributes};
 use super::seccomp::Filter;
 use super::target;
 use super::user::{Identity, Request, Resolved};
@@ -39,6 +41,12 @@ pub struct Plan {
     umask: u32,
     /// Files above standard error that stay open.
     pub preserve_fds: u32,
+    /// What its command is labelled with.
+    pub labels: Labels,
+    /// What it is to the schedulers.
+    pub attributes: Attributes,
+    /// On which CPUs it runs, if it is an exec.
+    pub affinity: Affinity,
     /// The terminal's size in characters, if the spec says one.
     pub console_size: Option<Winsize>,
 }
@@ -72,12 +80,6 @@ impl Plan {
         let invalid = |object: &str, cause: &'static str| {
             Failure::new(FailureKind::InvalidArgument, "read process", object, cause)
         };
-        if spec.apparmor_profile().as_ref().is_some_and(|name| !name.is_empty()) {
-            return Err(unsupported("use", "an AppArmor profile", "not supported"));
-        }
-        if spec.selinux_label().as_ref().is_some_and(|label| !label.is_empty()) {
-            return Err(unsupported("use", "an SELinux label", "not supported"));
-        }
         let text = |text: &String| {
             CString::new(text.as_str()).map_err(|_| invalid(text, "contains a zero byte"))
         };
@@ -106,6 +108,9 @@ impl Plan {
             seccomp: None,
             umask: spec.user().umask().unwrap_or(0o022),
             preserve_fds: 0,
+            labels: Labels::new(spec)?,
+            attributes: Attributes::of_process(spec)?,
+            affinity: Affinity::new(spec.exec_cpu_affinity().as_ref())?,
             console_size: spec.console_size().as_ref().map(size),
         })
     }
@@ -165,6 +170,15 @@ impl Prepared {
             if regular { may.err() } else { Some(Errno::ACCESS) }
         });
         found.map_or(Ok(()), Err)
+    }
+
+    /// Sets what takes rights that the process itself may not have: labels, and what it is to the schedulers.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: the kernel refuses.
+    pub fn dress(&self, procfs: &Procfs) -> Result<(), Failure> {
+        self.plan.labels.apply(procfs)?;
+        self.plan.attributes.apply()
     }
 
     /// Becomes the process; `last` is done as the process's user just before the command takes over. Returns only when

@@ -152,7 +152,7 @@ impl Stage<'_> {
     fn prepare(&self, procfs: &Procfs, users: Option<&Users>) -> Result<Staged, Failure> {
         let plan = &self.plan;
         unshare(NEW_MOUNTS).map_err(|e| Failure::os("create", "mount namespace", e))?;
-        let mut mapper = Mapper::new(self.thread, procfs, users);
+        let mut mapper = Mapper::new(self.thread, procfs, users, plan.mount_label());
         let mounts = plan
             .spec
             .mounts()
