@@ -1,6 +1,5 @@
 //! Sockets of callers who want to have a terminal's master, or a process's handle.
 
-use std::ffi::CString;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -63,12 +62,4 @@ pub fn check(terminal: bool, stay: Stay, socket: bool) -> Result<(), Failure> {
 /// As `check`.
 pub fn check_exec(terminal: bool, stay: Stay, socket: bool) -> Result<(), Failure> {
     check(terminal, if terminal && socket { Stay::Detached } else { stay }, socket)
-}
-
-/// The path of a master's other end.
-///
-/// # Errors
-/// It is no terminal's master.
-pub fn name(master: &OwnedFd) -> Result<CString, Failure> {
-    rustix::pty::ptsname(master, Vec::new()).map_err(|e| Failure::os("name", "terminal", e))
 }

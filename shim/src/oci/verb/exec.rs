@@ -16,7 +16,7 @@ use crate::oci::record::{Init, Process, Status};
 use crate::oci::verb::process_spec;
 use crate::oci::{Context, Verb, console, seal};
 use crate::runtime::report::{Event, Received, receive};
-use crate::runtime::{BuilderFiles, ExecRequest, Init as RuntimeInit, execute};
+use crate::runtime::{BuilderFiles, ExecRequest, Inherit, Init as RuntimeInit, execute};
 use crate::{Failure, FailureKind};
 
 const FLAGS: &[Flag] = &[
@@ -75,12 +75,9 @@ fn run(context: &Context, args: &Parsed) -> Result<u8, Failure> {
     let terminal = spec["terminal"] == Value::Bool(true);
     console::check_exec(terminal, stay, console.is_some())?;
     let signals = (stay == Stay::Attached).then(Signals::catch).transpose()?;
-    let exec = Exec { context, init, spec: spec.to_string(), terminal, preserve_fds };
+    let exec = Exec { context, init, spec: spec.to_string(), terminal, console, preserve_fds };
     let (process, master) = exec.start(args.text("cgroup")?)?;
     let told = (|| {
-        if let (Some(socket), Some(master)) = (&console, &master) {
-            console::send_file(socket, console::name(master)?.to_bytes(), master)?;
-        }
         if let Some(socket) = &pidfd {
             console::send_file(socket, b"pidfd", &process.handle)?;
         }
@@ -94,7 +91,7 @@ fn run(context: &Context, args: &Parsed) -> Result<u8, Failure> {
         return Err(failure);
     }
     let Some(signals) = signals else { return Ok(0) };
-    attend(&process, &signals, master.filter(|_| console.is_none()))
+    attend(&process, &signals, master)
 }
 
 struct Exec<'a> {
@@ -102,6 +99,7 @@ struct Exec<'a> {
     init: &'a Init,
     spec: String,
     terminal: bool,
+    console: Option<OwnedFd>,
     preserve_fds: u32,
 }
 
@@ -126,7 +124,8 @@ impl Exec<'_> {
             init: RuntimeInit { pid: first.pid, handle: first.handle.as_fd() },
             cgroups: &watch,
             oom_score_adj: own_oom_score_adj(),
-            preserve_fds: self.preserve_fds,
+            console: self.console.as_ref().map(AsFd::as_fd),
+            inherit: Inherit::Files(self.preserve_fds),
         };
         let stdio = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
         let files = BuilderFiles { report: theirs.as_fd(), stdio: stdio.map(Some) };
