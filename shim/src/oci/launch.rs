@@ -133,11 +133,11 @@ impl Launch<'_> {
             check_command: true,
             env,
             state: HookState { id: folder.id().to_string(), bundle },
+            private: folder.path().to_owned(),
             oom_score_adj: own_oom_score_adj(),
             ..CreateRequest::default()
         };
         let created = create_here(thread, request, Stdio::inherited(), |spec, request| {
-            check_version(spec)?;
             request.terminal = wants_terminal(spec, stay, request.console.is_some())?;
             place(spec, folder.id(), global.cgroups);
             record.learn(spec);
@@ -209,22 +209,6 @@ pub fn inherited_files(args: &Parsed) -> Result<(u32, Vec<String>), Failure> {
     Ok((count, env))
 }
 
-fn check_version(spec: &Spec) -> Result<(), Failure> {
-    let version = spec.version();
-    let mut numbers = version.split(['-', '+']).next().unwrap_or_default().split('.');
-    let is_number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u32>().is_ok());
-    let known = numbers.next() == Some("1")
-        && is_number(numbers.next())
-        && is_number(numbers.next())
-        && numbers.next().is_none();
-    if known {
-        return Ok(());
-    }
-    let object = format!("ociVersion {version:?}");
-    let cause = "unsupported version of the specification: 1.x.y is known";
-    Err(Failure::new(FailureKind::InvalidArgument, "use", object, cause))
-}
-
 fn wants_terminal(spec: &Spec, stay: Stay, socket: bool) -> Result<bool, Failure> {
     let process = spec.process().as_ref();
     let terminal = process.and_then(|process| process.terminal()).unwrap_or(false);
@@ -286,21 +270,6 @@ pub fn own_oom_score_adj() -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_first_major_version_of_the_specification_is_known() {
-        let check = |version: &str| {
-            let mut spec = Spec::default();
-            spec.set_version(version.to_owned());
-            check_version(&spec).is_ok()
-        };
-        for version in ["1.0.0", "1.0.2-dev", "1.3.0", "1.2.0+dev", "1.99.0"] {
-            assert!(check(version), "{version}");
-        }
-        for version in ["", "2.0.0", "0.9.0", "1.0", "1.x.0", "1.0.0.0", "v1.0.0"] {
-            assert!(!check(version), "{version}");
-        }
-    }
 
     #[test]
     fn a_container_has_cgroups_of_its_own_asked_for_or_not() {

@@ -4,6 +4,7 @@
 //! <root>/<id>/          mode 0700; its making is what reserves the name
 //!   lock                held by whoever changes the container; the kernel frees it with its holder
 //!   state.json          the record; replaced as a whole
+//!   seccomp.bpf         the compiled filter, for execs
 //!   start               the socket that the container's process waits at; gone once it was started
 //! ```
 
@@ -25,6 +26,7 @@ const RECORD: &str = "state.json";
 const DRAFT: &str = ".state.json.tmp";
 const LOCK: &str = "lock";
 const START: &str = "start";
+const FILTER: &str = crate::runtime::seccomp::STORED_FILE;
 
 /// All containers of one root.
 #[derive(Debug)]
@@ -110,6 +112,20 @@ impl Store {
 }
 
 impl Folder {
+    /// Where it is, absolute when the root is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it this process's folder: what a creation has kept for execs is found there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn enter(&self) -> Result<(), Failure> {
+        let fail = |error: Errno| Failure::os("enter", self.path.display().to_string(), error);
+        rustix::process::fchdir(&self.dir).map_err(fail)
+    }
+
     /// The container's name.
     pub fn id(&self) -> &ContainerId {
         &self.id
@@ -226,7 +242,7 @@ impl Folder {
     /// # Errors
     /// The kernel refuses.
     pub fn remove(self) -> Result<(), Failure> {
-        for name in [START, DRAFT, RECORD, LOCK] {
+        for name in [START, DRAFT, FILTER, RECORD, LOCK] {
             let _missing = unlinkat(&self.dir, name, AtFlags::empty());
         }
         let removed = match rustix::fs::rmdir(&self.path) {

@@ -5,6 +5,8 @@
 //! then on the process prepares itself ([`create`], [`exec`]); what they tell the shim is drawn in [`report`].
 
 pub mod cgroup;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod report;
 pub mod seccomp;
 

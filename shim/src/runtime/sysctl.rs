@@ -29,7 +29,17 @@ pub fn parse(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<Sysctl>, Failur
 }
 
 impl Sysctl {
-    fn parse(key: &str, value: &str, is_own: impl Fn(u64) -> bool) -> Result<Self, Failure> {
+    /// What is written where below `/proc/sys`.
+    #[cfg(feature = "fuzz")]
+    pub fn parts(&self) -> (&str, &str) {
+        (&self.path, &self.value)
+    }
+
+    /// Reads one parameter; `is_own` knows which namespaces (`CLONE_NEW*`) are the container's.
+    ///
+    /// # Errors
+    /// As [`parse`].
+    pub fn parse(key: &str, value: &str, is_own: impl Fn(u64) -> bool) -> Result<Self, Failure> {
         let invalid = |cause| Failure::new(FailureKind::InvalidArgument, "set sysctl", key, cause);
         let clean = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_./-".contains(&byte)

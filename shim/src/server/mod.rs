@@ -18,6 +18,8 @@ mod abandon;
 mod call;
 mod connection;
 mod container;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod lifecycle;
 mod poll;
 mod prepare;

@@ -75,6 +75,10 @@ fn run(context: &Context, args: &Parsed) -> Result<u8, Failure> {
     let terminal = spec["terminal"] == Value::Bool(true);
     console::check_exec(terminal, stay, console.is_some())?;
     let signals = (stay == Stay::Attached).then(Signals::catch).transpose()?;
+    // Every path of the caller's has been used.
+    let pid_file = pid_file.map(std::path::absolute).transpose();
+    let pid_file = pid_file.map_err(|e| Failure::os("find", "pid file", e))?;
+    folder.enter()?;
     let exec = Exec { context, init, spec: spec.to_string(), terminal, console, preserve_fds };
     let (process, master) = exec.start(args.text("cgroup")?)?;
     let told = (|| {

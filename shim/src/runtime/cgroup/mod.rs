@@ -235,6 +235,19 @@ fn relative_path(path: &Path) -> Result<PathBuf, Failure> {
     Ok(relative.to_owned())
 }
 
+/// What the fuzzers call: where a spec's cgroups would be and what would be written into them.
+#[cfg(feature = "fuzz")]
+pub fn fuzz(spec: &Spec) {
+    let Some(linux) = spec.linux() else { return };
+    if let Some(Ok(path)) = linux.cgroups_path().as_deref().map(relative_path) {
+        let plain = path.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        assert!(plain && path.is_relative(), "{}", path.display());
+    }
+    if let Some(resources) = linux.resources() {
+        setting::fuzz(resources);
+    }
+}
+
 /// Writes a control file with one write(2), as the kernel wants it.
 fn write_file(path: &Path, value: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(path)?;

@@ -91,8 +91,8 @@ impl Watch {
     /// It is gone.
     pub fn birthplace(&self) -> Result<Option<fs::File>, Failure> {
         let Some(dir) = self.folders.unified() else { return Ok(None) };
-        let fail = |error| Failure::os("open cgroup", dir.display().to_string(), error);
-        fs::File::open(dir).map(Some).map_err(fail)
+        let opened = fs::File::open(dir).map(Some);
+        opened.map_err(|e| Failure::os("open cgroup", dir.display().to_string(), e))
     }
 
     /// How many processes the kernel has killed because the memory limit was reached.
