@@ -22,6 +22,8 @@ mod identity;
 #[cfg(feature = "runtime")]
 mod log;
 #[cfg(feature = "runtime")]
+pub mod oci;
+#[cfg(feature = "runtime")]
 pub mod runtime;
 #[cfg(feature = "runtime")]
 pub mod server;
