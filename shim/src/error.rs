@@ -9,6 +9,9 @@ use proto::shim::container::{Failure as WireFailure, failure::Kind as WireKind};
 
 use crate::bundle::BundleError;
 
+/// Longest object and cause of a [`Failure`] on the wire, in bytes.
+const MAX_WORD: usize = 1024;
+
 /// A refusal: what was attempted, on what, and why it did not succeed.
 ///
 /// The shim's own processes hand it to each other and over the socket, so it has values and no `source`.
@@ -84,14 +87,15 @@ impl Failure {
         Self { kind, operation, object: object.into(), cause, errno: source.raw_os_error() }
     }
 
-    /// What travels over a socket.
+    /// What travels over a socket, each word cut at [`MAX_WORD`]: a spec may have names of any length, and a report with
+    /// one must still fit into a datagram.
     #[must_use]
     pub fn to_wire(&self) -> WireFailure {
         WireFailure {
             kind: self.kind.to_wire().into(),
             operation: self.operation.to_string(),
-            object: self.object.clone(),
-            cause: self.cause.to_string(),
+            object: shortened(&self.object),
+            cause: shortened(&self.cause),
             errno: self.errno.unwrap_or(0),
         }
     }
@@ -107,6 +111,14 @@ impl Failure {
             errno: (wire.errno != 0).then_some(wire.errno),
         }
     }
+}
+
+fn shortened(word: &str) -> String {
+    if word.len() <= MAX_WORD {
+        return word.to_owned();
+    }
+    let end = (0..=MAX_WORD).rev().find(|end| word.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}…", &word[..end])
 }
 
 /// The kernel's answer without std's "(os error n)".
@@ -289,5 +301,14 @@ mod tests {
         assert_eq!(failure.to_string(), "execute /bin/nothing: no such file or directory");
         assert_eq!(Failure::from_wire(failure.to_wire()), failure);
         assert_eq!(ShimError::Refused(failure).kind(), ErrorKind::StartFailed);
+    }
+
+    #[test]
+    fn a_name_of_any_length_is_cut_between_characters() {
+        let failure = Failure::new(FailureKind::Internal, "open", "ä".repeat(50_000), "x");
+        let wire = failure.to_wire();
+        assert_eq!(wire.object, format!("{}…", "ä".repeat(512)));
+        let odd = Failure::new(FailureKind::Internal, "open", format!("a{}", "ä".repeat(600)), "x");
+        assert_eq!(odd.to_wire().object, format!("a{}…", "ä".repeat(511)));
     }
 }

@@ -27,6 +27,9 @@ pub use remove::remove_tree;
 /// Symbolic links expanded for one path before it is taken for a loop (path_resolution(7) uses the same number).
 const MAX_LINKS: usize = 40;
 
+/// The magic numbers of procfs and sysfs (statfs(2)).
+const KERNELS_OWN: [i64; 2] = [0x9fa0, 0x6265_6572];
+
 /// What was attempted below a root, on which path, and why it was refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {path:?} below its root: {source}")]
@@ -201,16 +204,24 @@ impl Root {
 
     /// Reads the regular file `path`, at most `cap` bytes.
     ///
-    /// A FIFO or a device in the file's place is refused without waiting for it (`O_NONBLOCK`, then fstat(2)).
+    /// A FIFO or a device in the file's place is refused without waiting for it (`O_NONBLOCK`, then fstat(2)), and so is
+    /// a file of procfs or sysfs: they are regular, but to read `/proc/kmsg` takes its lines away from the host.
     ///
     /// # Errors
-    /// `InvalidInput` if it is not a regular file, `FileTooLarge` if it is longer than `cap`, or the kernel's refusal.
+    /// `InvalidInput` if it is not a regular file that somebody wrote, `FileTooLarge` if it is longer than `cap`, or the kernel's refusal.
     pub fn read_file(&self, path: &Path, cap: usize) -> Result<Vec<u8>, PathError> {
         let fail = |e: io::Error| PathError::new("read", path, e);
         let fd = self.open_with(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, 0)?;
         let stat = rfs::fstat(&fd).map_err(|e| fail(e.into()))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+        }
+        let file_system = rfs::fstatfs(&fd).map_err(|e| fail(e.into()))?.f_type;
+        if KERNELS_OWN.contains(&file_system) {
+            return Err(fail(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "is a file of the kernel's",
+            )));
         }
         let mut bytes = Vec::new();
         let limit = u64::try_from(cap).unwrap_or(u64::MAX).saturating_add(1);

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mknodat, readlinkat, statat,
+    AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, makedev, mknodat, readlinkat, statat,
     symlinkat,
 };
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use sys::confined::Root;
 
-use super::target;
+use super::mount::put;
+use super::target::{self, Wanted};
 
 /// A device node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,13 +59,45 @@ pub fn nodes(spec: &Spec) -> Result<Vec<Node>, Failure> {
     Ok(all)
 }
 
-/// Makes the nodes and links below `root`, unless its `/dev` is a folder of the host.
+/// The host's nodes of the same names, as detached mounts: what a user namespace gets, which can make none.
+///
+/// # Errors
+/// `InvalidArgument`: the host has no such device there.
+pub fn borrow(nodes: &[Node]) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    let borrow = |node: &Node| {
+        // A FIFO can be made by anybody.
+        if node.kind == FileType::Fifo {
+            return Ok(None);
+        }
+        let invalid = |error: Errno| {
+            let kind = FailureKind::InvalidArgument;
+            Failure::os_kind(kind, "use device", node.path.display().to_string(), error)
+        };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        let tree = open_tree(CWD, &node.path, flags).map_err(invalid)?;
+        let found = target::stat(&tree).map_err(invalid)?;
+        let same = FileType::from_raw_mode(found.stx_mode.into()) == node.kind
+            && (found.stx_rdev_major, found.stx_rdev_minor) == (node.major, node.minor);
+        if same { Ok(Some(tree)) } else { Err(invalid(Errno::NODEV)) }
+    };
+    nodes.iter().map(borrow).collect()
+}
+
+/// Makes the nodes and links below `root`; in place of nodes, those that are `lent` are mounted.
 ///
 /// # Errors
 /// Something else is in a node's place.
-pub fn make(root: &Root, nodes: &[Node]) -> Result<(), Failure> {
+pub fn make(root: &Root, nodes: &[Node], lent: Vec<Option<OwnedFd>>) -> Result<(), Failure> {
     let dev = target::open_or_make_plain_dir(root, Path::new("/dev"))?;
+    let mut lent = lent.into_iter();
     for node in nodes {
+        if let Some(tree) = lent.next().flatten() {
+            let place = target::open_or_make(root, &node.path, Wanted::File)?;
+            put(&tree, &place, &node.path.display().to_string())?;
+            continue;
+        }
         let name =
             node.path.strip_prefix("/dev").ok().filter(|name| name.components().count() == 1);
         match name {
@@ -126,7 +160,8 @@ impl Node {
             return Err(invalid("its number is out of range"));
         };
         let owner = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
-        let mode = device.file_mode().unwrap_or(0o666) & 0o7777;
+        // The other bits mean nothing on a device, and to set them after the owner takes a name that may lead elsewhere.
+        let mode = device.file_mode().unwrap_or(0o666) & 0o777;
         Ok(Self { path, kind, major, minor, mode, owner })
     }
 
@@ -152,8 +187,6 @@ impl Node {
                     let owner = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
                     let (uid, gid) = (Some(owner.0), Some(owner.1));
                     chownat(&dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
-                    // A change of owner takes special bits away.
-                    chmodat(&dir, name, mode, AtFlags::empty()).map_err(fail)?;
                 }
                 Ok(())
             }
@@ -165,6 +198,12 @@ fn link(dev: &OwnedFd, name: &str, to: &str) -> Result<(), Failure> {
     match symlinkat(to, dev, name) {
         // An image's own link or file is left alone unless it is ptmx of another instance.
         Err(Errno::EXIST) if name != "ptmx" || readlinkat(dev, name, Vec::new()).is_ok() => Ok(()),
-        other => other.map_err(|e| Failure::os("make link", format!("/dev/{name}"), e)),
+        other => other.map_err(|error| {
+            let kind = match error {
+                Errno::EXIST => FailureKind::InvalidArgument,
+                _ => FailureKind::Internal,
+            };
+            Failure::os_kind(kind, "make link", format!("/dev/{name}"), error)
+        }),
     }
 }

@@ -133,6 +133,11 @@ fn leftovers() -> Vec<String> {
     left
 }
 
+/// Everything of this run is below it.
+pub fn base() -> PathBuf {
+    env::temp_dir().join(base_name())
+}
+
 fn base_name() -> String {
     format!("wherry-shim-test-{}", std::process::id())
 }
@@ -155,7 +160,7 @@ impl Case {
     pub fn new(command: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!("c{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let dir = env::temp_dir().join(base_name()).join(&id);
+        let dir = base().join(&id);
         fs::create_dir_all(dir.join("logs")).unwrap();
         let image = dir.join("image");
         for sub in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
@@ -337,7 +342,7 @@ impl Drop for Case {
             println!("log: {:?}", fs::read_to_string(self.dir.join("logs/0.log")));
         }
         drop(fs::remove_dir_all(&self.dir));
-        drop(fs::remove_dir(env::temp_dir().join(base_name())));
+        drop(fs::remove_dir(base()));
     }
 }
 
