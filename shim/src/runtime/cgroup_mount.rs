@@ -60,7 +60,7 @@ pub fn attach(
     let name = target.display().to_string();
     let own = ["nosuid", "nodev", "noexec", "mode=755", "size=64k"].map(str::to_owned);
     let options = Options::parse(&own, &name)?;
-    put(filesystem::make("tmpfs", Some("tmpfs"), &options, &name)?, place, &name)?;
+    put(&filesystem::make("tmpfs", Some("tmpfs"), &options, &name)?, place, &name)?;
     let fail = |error: Errno| Failure::os("build cgroup tree at", name.as_str(), error);
     // The handle from before is what is below the tmpfs now.
     let base = root.handle(target).map_err(|e| super::target::invalid(target, e))?;
@@ -68,7 +68,7 @@ pub fn attach(
         mkdirat(&base, hierarchy.as_str(), Mode::from_raw_mode(0o755)).map_err(fail)?;
         let path = target.join(&hierarchy);
         let place = root.handle(&path).map_err(|e| super::target::invalid(&path, e))?;
-        put(mount, &place, &name)?;
+        put(&mount, &place, &name)?;
         if hierarchy.contains(',') {
             for controller in hierarchy.split(',') {
                 symlinkat(hierarchy.as_str(), &base, controller).map_err(fail)?;

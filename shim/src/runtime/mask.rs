@@ -48,15 +48,15 @@ impl Cover {
                 Some(null) => null,
                 None => device::null(root)?,
             };
-            let done = put(copy(&null, false, path)?, place, path);
+            let done = put(&copy(&null, false, path)?, place, path);
             self.null = Some(null);
             return done;
         }
         if let Some(empty) = &self.empty {
-            return put(copy(empty, false, path)?, place, path);
+            return put(&copy(empty, false, path)?, place, path);
         }
         let options = Options::parse(&["ro".to_owned(), "nr_blocks=1".to_owned()], path)?;
-        put(filesystem::make("tmpfs", Some("tmpfs"), &options, path)?, place, path)?;
+        put(&filesystem::make("tmpfs", Some("tmpfs"), &options, path)?, place, path)?;
         self.empty = target::open_existing(root, Path::new(path))?;
         Ok(())
     }
@@ -66,7 +66,7 @@ fn freeze(place: &OwnedFd, path: &str) -> Result<(), Failure> {
     let tree = copy(place, true, path)?;
     let change = Attributes { set: READ_ONLY, ..Attributes::default() };
     set_attributes(&tree, change, true).map_err(|e| Failure::os("make read-only", path, e))?;
-    put(tree, place, path)
+    put(&tree, place, path)
 }
 
 fn copy(source: &OwnedFd, recursive: bool, path: &str) -> Result<OwnedFd, Failure> {

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::{PosixRlimit, Process as SpecProcess};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat};
 use rustix::io::Errno;
+use rustix::termios::Winsize;
 use sys::confined::Root;
 use sys::process::{StandardFile, close_on_exec_from, restore_signals, set_standard};
 
 use super::capability::Capabilities;
 use super::limit;
 use super::namespace::unsupported;
+use super::seccomp::Filter;
 use super::target;
 use super::user::{Identity, Request, Resolved};
 
@@ -32,7 +34,13 @@ pub struct Plan {
     no_new_privileges: bool,
     /// How soon the kernel kills it when memory runs out; inherited from whoever sets it.
     pub oom_score_adj: Option<i32>,
+    /// The system calls that it may make.
+    pub seccomp: Option<Filter>,
     umask: u32,
+    /// Files above standard error that stay open.
+    pub preserve_fds: u32,
+    /// The terminal's size in characters, if the spec says one.
+    pub console_size: Option<Winsize>,
 }
 
 /// A process with everything found in the image: only the command itself is left.
@@ -95,8 +103,21 @@ impl Plan {
             limits: spec.rlimits().clone().unwrap_or_default(),
             no_new_privileges: spec.no_new_privileges().unwrap_or(false),
             oom_score_adj: spec.oom_score_adj(),
+            seccomp: None,
             umask: spec.user().umask().unwrap_or(0o022),
+            preserve_fds: 0,
+            console_size: spec.console_size().as_ref().map(size),
         })
+    }
+
+    /// The resource limits.
+    pub fn limits(&self) -> &[PosixRlimit] {
+        &self.limits
+    }
+
+    /// Adds variables to the environment.
+    pub fn add_env(&mut self, variables: &[String]) {
+        self.env.extend_from_slice(variables);
     }
 
     /// Finds in the image what the process needs of it: its user and its home.
@@ -129,9 +150,27 @@ impl Prepared {
         enter(root, &self.plan.cwd)
     }
 
-    /// Becomes the process. Returns only when that is not possible.
-    pub fn execute(self, stdio: Stdio) -> Failure {
-        match self.become_user(stdio) {
+    /// Looks whether there is a command that could be executed, from the process's folder.
+    ///
+    /// # Errors
+    /// `StartFailed`, with the errno that execve(2) would have.
+    pub fn find_command(&self) -> Result<(), Failure> {
+        let found = self.try_paths(|path| {
+            let found = match rustix::fs::stat(path) {
+                Ok(found) => found,
+                Err(error) => return Some(error),
+            };
+            let regular = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
+            let may = rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS);
+            if regular { may.err() } else { Some(Errno::ACCESS) }
+        });
+        found.map_or(Ok(()), Err)
+    }
+
+    /// Becomes the process; `last` is done as the process's user just before the command takes over. Returns only when
+    /// that is not possible.
+    pub fn execute(self, stdio: Stdio, last: impl FnOnce() -> Result<(), Failure>) -> Failure {
+        match self.become_user(stdio).and_then(|()| last()) {
             Err(failure) => failure,
             Ok(()) => self.execute_command(),
         }
@@ -143,6 +182,14 @@ impl Prepared {
         limit::apply(&plan.limits)?;
         // From here on a word on standard error would be the container's own.
         stdio.install(identity)?;
+        let _old = rustix::process::umask(Mode::from_raw_mode(plan.umask));
+        restore_signals();
+        close_on_exec_from(plan.preserve_fds.saturating_add(3))
+            .map_err(|e| Failure::os("close files", "", e))?;
+        // Without no_new_privs it takes CAP_SYS_ADMIN, and a profile must allow what follows, as with runc.
+        if !plan.no_new_privileges {
+            self.load_filter()?;
+        }
         plan.capabilities.bound()?;
         // Otherwise the change of user below takes the capabilities that are to be kept, too.
         rustix::thread::set_keep_capabilities(true)
@@ -159,19 +206,32 @@ impl Prepared {
         if plan.no_new_privileges {
             rustix::thread::set_no_new_privs(true)
                 .map_err(|e| Failure::os("set no_new_privs", "", e))?;
+            self.load_filter()?;
         }
-        let _old = rustix::process::umask(Mode::from_raw_mode(plan.umask));
-        restore_signals();
-        close_on_exec_from(3).map_err(|e| Failure::os("close files", "", e))
+        Ok(())
+    }
+
+    fn load_filter(&self) -> Result<(), Failure> {
+        self.plan.seccomp.as_ref().map_or(Ok(()), Filter::load)
     }
 
     fn execute_command(&self) -> Failure {
+        let refused = self.try_paths(|path| Some(self.execve(path)));
+        // Executed, it does not come back.
+        refused.unwrap_or_else(|| started(self.command_name(), Errno::NOENT))
+    }
+
+    fn command_name(&self) -> String {
+        self.plan.args[0].to_string_lossy().into_owned()
+    }
+
+    /// Tries the paths that the command may stand for until one is not refused; the refusal when all are. As execvp(3):
+    /// what may not be executed is passed over, but told when nothing else is found.
+    fn try_paths(&self, mut attempt: impl FnMut(&CString) -> Option<Errno>) -> Option<Failure> {
         let command = &self.plan.args[0];
-        let name = || command.to_string_lossy().into_owned();
         if command.to_bytes().contains(&b'/') {
-            return started(name(), self.execve(command));
+            return attempt(command).map(|error| started(self.command_name(), error));
         }
-        // As execvp(3): what may not be executed is passed over, but told when nothing else is found.
         let mut refusal = Errno::NOENT;
         for dir in self.search_path().split(':') {
             let dir = if dir.is_empty() { "." } else { dir };
@@ -179,19 +239,20 @@ impl Prepared {
             path.push(b'/');
             path.extend_from_slice(command.to_bytes());
             let Ok(path) = CString::new(path) else { continue };
-            match self.execve(&path) {
+            match attempt(&path)? {
                 Errno::NOENT | Errno::NOTDIR => {}
                 Errno::ACCESS => refusal = Errno::ACCESS,
-                error => return started(name(), error),
+                error => return Some(started(self.command_name(), error)),
             }
         }
         if refusal == Errno::NOENT {
             let cause = "executable file not found in $PATH";
-            let mut failure = Failure::new(FailureKind::StartFailed, "execute", name(), cause);
+            let mut failure =
+                Failure::new(FailureKind::StartFailed, "execute", self.command_name(), cause);
             failure.errno = Some(refusal.raw_os_error());
-            return failure;
+            return Some(failure);
         }
-        started(name(), refusal)
+        Some(started(self.command_name(), refusal))
     }
 
     fn search_path(&self) -> &str {
@@ -209,6 +270,19 @@ impl Prepared {
 }
 
 impl Stdio {
+    /// This process's own; one that is closed becomes the null device.
+    #[must_use]
+    pub fn inherited() -> Self {
+        fn copy(file: impl AsFd) -> Option<OwnedFd> {
+            rustix::io::fcntl_dupfd_cloexec(file, 3).ok()
+        }
+        Self {
+            input: copy(std::io::stdin()),
+            output: copy(std::io::stdout()),
+            error: copy(std::io::stderr()),
+        }
+    }
+
     /// The same terminal for all three.
     ///
     /// # Errors
@@ -255,12 +329,17 @@ impl Stdio {
     }
 }
 
-/// Gives a pipe to the user, so that `/dev/stdout` can be opened; the null device stays who it is.
+/// The first and the last major number of the slaves of pseudo-terminals (devices.txt).
+const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
+
+/// Gives a pipe or a terminal to the user, so that `/dev/stdout` can be opened; the null device stays who it is.
 fn own_pipe(file: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
     let fail = |error: Errno| Failure::os("give to the user", "standard files", error);
     let found = rustix::fs::fstat(file).map_err(fail)?;
-    let kind = rustix::fs::FileType::from_raw_mode(found.st_mode);
-    if kind != rustix::fs::FileType::Fifo || identity.uid == found.st_uid {
+    let kind = FileType::from_raw_mode(found.st_mode);
+    let is_terminal =
+        kind == FileType::CharacterDevice && TERMINALS.contains(&rustix::fs::major(found.st_rdev));
+    if !(kind == FileType::Fifo || is_terminal) || identity.uid == found.st_uid {
         return Ok(());
     }
     let uid = Some(Uid::from_raw(identity.uid));
@@ -296,6 +375,17 @@ fn enter(root: &Root, cwd: &Path) -> Result<(), Failure> {
     let cause = "is outside the root file system";
     let path = cwd.display().to_string();
     Err(Failure::new(FailureKind::InvalidArgument, "change folder to", path, cause))
+}
+
+/// What does not fit is as large as can be.
+fn size(size: &oci_spec::runtime::Box) -> Winsize {
+    let number = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
+    Winsize {
+        ws_row: number(size.height()),
+        ws_col: number(size.width()),
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
 }
 
 fn started(command: String, error: Errno) -> Failure {

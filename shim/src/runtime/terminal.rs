@@ -1,13 +1,17 @@
 //! A terminal of the container's own devpts: the master goes to the shim, the slave to the process.
 
-use std::os::fd::OwnedFd;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use crate::{Failure, FailureKind};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use sys::confined::Root;
 
 use super::mount::put;
@@ -61,7 +65,32 @@ impl Terminal {
             | OpenTreeFlags::AT_EMPTY_PATH;
         let tree =
             open_tree(&self.slave, c"", flags).map_err(|e| Failure::os("mount", CONSOLE, e))?;
-        put(tree, &place, CONSOLE)
+        put(&tree, &place, CONSOLE)
+    }
+
+    /// Gives it a size.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn resize(&self, size: Winsize) -> Result<(), Failure> {
+        tcsetwinsize(&self.master, size).map_err(|e| Failure::os("resize", "terminal", e))
+    }
+
+    /// Gives the master to whoever is at the other end of `console`: one message, which is the slave's path, with the
+    /// file (runc's protocol, docs/terminals.md there).
+    ///
+    /// # Errors
+    /// Nobody takes it.
+    pub fn hand_over(&self, console: &OwnedFd) -> Result<(), Failure> {
+        let fail = |error: Errno| Failure::os("hand over", "terminal", error);
+        let name = ptsname(&self.master, Vec::new()).map_err(fail)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let files = [self.master.as_fd()];
+        ancillary.push(SendAncillaryMessage::ScmRights(&files));
+        let bytes = [IoSlice::new(name.as_bytes())];
+        let sent = sendmsg(console, &bytes, &mut ancillary, SendFlags::NOSIGNAL);
+        sent.map(drop).map_err(fail)
     }
 
     /// Makes it this process's controlling terminal; the process leads its session already.

@@ -7,14 +7,21 @@
 #![allow(missing_docs, clippy::too_many_lines, clippy::unwrap_used, let_underscore_drop)]
 
 mod harness;
+mod here;
+mod hook;
 mod hostile;
 mod life;
+mod limits;
 mod measure;
 mod memory;
 mod process;
 mod rootfs;
+mod seccomp;
 
 fn main() -> std::process::ExitCode {
+    if let Ok(options) = std::env::var(here::ROLE) {
+        return here::role(&options);
+    }
     if let Some(code) = hostile::attacker::role() {
         return code;
     }
@@ -22,11 +29,14 @@ fn main() -> std::process::ExitCode {
         life::TESTS,
         process::TESTS,
         rootfs::TESTS,
+        hook::TESTS,
+        memory::TESTS,
+        seccomp::TESTS,
+        limits::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,
         hostile::leak::TESTS,
         hostile::input::TESTS,
         hostile::exhaust::TESTS,
-        memory::TESTS,
     ])
 }
