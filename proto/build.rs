@@ -2,7 +2,17 @@
 
 use std::error::Error;
 
-const SHIM: [&str; 3] = ["shim/task.proto", "shim/ttrpc.proto", "shim/container.proto"];
+const SHIM: [&str; 9] = [
+    "shim/task.proto",
+    "shim/ttrpc.proto",
+    "shim/container.proto",
+    "shim/cgroups_v1.proto",
+    "shim/cgroups_v2.proto",
+    "shim/runc_options.proto",
+    "shim/bootstrap.proto",
+    "shim/events.proto",
+    "shim/event_service.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=cri");

@@ -48,7 +48,7 @@ pub struct Runtime {
     pub(crate) snapshots: Arc<dyn Snapshotter>,
     pub(crate) network: Arc<Network>,
     pub(crate) launcher: Launcher,
-    /// Whether containers are kept from devices by a cgroup: by v1's controller, for v2 has none but eBPF.
+    /// Whether containers are kept from devices by their cgroup: by v1's controller, or by a program of the shim's.
     pub(crate) devices_fenced: bool,
     pub(crate) sandboxes: Index<Sandbox>,
     pub(crate) containers: Index<Container>,
@@ -68,7 +68,7 @@ impl Runtime {
             snapshots,
             network,
             launcher,
-            devices_fenced: has_device_cgroup(),
+            devices_fenced: has_device_cgroup() || sys::bpf::can_filter_devices(),
             sandboxes: Index::new("pod sandbox"),
             containers: Index::new("container"),
             runs: Joinable::default(),

@@ -5,6 +5,10 @@
 //! do what they cover; what they lack is here, one file per subject, and `unsafe` is allowed only in the modules
 //! that carry the attribute below.
 
+#[allow(unsafe_code)]
+pub mod attribute;
+#[allow(unsafe_code)]
+pub mod bpf;
 pub mod confined;
 pub mod durable;
 pub mod jail;

@@ -19,6 +19,7 @@ mod crictl;
 mod daemon;
 mod exec;
 mod files;
+mod hostile;
 mod images;
 #[cfg(feature = "interop")]
 mod interop;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         images::tests(),
         pulls::tests(),
         bad_input::tests(),
+        hostile::tests(),
         network::tests(),
         recovery::tests(),
         random_kills::tests(),

@@ -5,22 +5,27 @@
 //! then on the process prepares itself ([`create`], [`exec`]); what they tell the shim is drawn in [`report`].
 
 pub mod cgroup;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod report;
 pub mod seccomp;
 
 mod capability;
 mod cgroup_mount;
+mod copy_up;
 mod create;
 mod device;
 mod exec;
 mod filesystem;
 pub mod hook;
+mod idmap;
 mod limit;
 mod mask;
 mod mount;
 mod mount_option;
 mod namespace;
 mod process;
+mod procfs;
 mod rootfs;
 mod sysctl;
 mod target;
@@ -35,7 +40,7 @@ use sys::process::keep_only;
 pub use self::create::{
     Barrier, CreateRequest, Created, Parent, build as build_container, create_here,
 };
-pub use self::exec::{ExecRequest, build as build_exec};
+pub use self::exec::{ExecRequest, Inherit, Init, execute};
 pub use self::hook::{HookKind, HookState};
 pub use self::limit::{protect_from_oom, warn};
 pub use self::process::Stdio;
@@ -62,6 +67,23 @@ impl BuilderFiles<'_> {
             _ => Err(1),
         }
     }
+}
+
+/// The builder of an update: gives a running container other limits, and returns the builder's exit code. `resources` is
+/// an OCI spec's `linux.resources` as JSON, as it travels in `UpdateTaskRequest.resources`. What goes wrong is told over
+/// the report; the report's end with nothing in it means that all is done.
+pub fn build_update(watch: &cgroup::Watch, resources: &[u8], files: BuilderFiles<'_>) -> u8 {
+    let (report, _) = match files.keep() {
+        Ok(kept) => kept,
+        Err(code) => return code,
+    };
+    let result = serde_json::from_slice(resources)
+        .map_err(|error| {
+            let kind = crate::FailureKind::InvalidArgument;
+            Failure::new(kind, "read resources", "of update", error.to_string())
+        })
+        .and_then(|resources| watch.update(&resources));
+    conclude(&report, result)
 }
 
 /// Tells the shim how a builder's work ended, if it did not end well, and gives the builder's exit code.

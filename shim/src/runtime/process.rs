@@ -110,6 +110,11 @@ impl Plan {
         })
     }
 
+    /// The resource limits.
+    pub fn limits(&self) -> &[PosixRlimit] {
+        &self.limits
+    }
+
     /// Adds variables to the environment.
     pub fn add_env(&mut self, variables: &[String]) {
         self.env.extend_from_slice(variables);
@@ -324,12 +329,17 @@ impl Stdio {
     }
 }
 
-/// Gives a pipe to the user, so that `/dev/stdout` can be opened; the null device stays who it is.
+/// The first and the last major number of the slaves of pseudo-terminals (devices.txt).
+const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
+
+/// Gives a pipe or a terminal to the user, so that `/dev/stdout` can be opened; the null device stays who it is.
 fn own_pipe(file: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
     let fail = |error: Errno| Failure::os("give to the user", "standard files", error);
     let found = rustix::fs::fstat(file).map_err(fail)?;
     let kind = FileType::from_raw_mode(found.st_mode);
-    if kind != FileType::Fifo || identity.uid == found.st_uid {
+    let is_terminal =
+        kind == FileType::CharacterDevice && TERMINALS.contains(&rustix::fs::major(found.st_rdev));
+    if !(kind == FileType::Fifo || is_terminal) || identity.uid == found.st_uid {
         return Ok(());
     }
     let uid = Some(Uid::from_raw(identity.uid));

@@ -2,21 +2,25 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Failure, FailureKind};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsOpenFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
     fsconfig_set_flag, fsconfig_set_string, fsopen, mount_change, move_mount, open_tree, unmount,
 };
+use sys::attribute::as_filesystem_owner;
 use sys::confined::Root;
-use sys::mount::{Attributes, Propagation, READ_ONLY, set_attributes};
+use sys::mount::{Attributes, Propagation, READ_ONLY, map_ids, set_attributes};
 
 use super::filesystem;
+use super::idmap::Users;
 use super::mount::{copy_tree, put};
 use super::mount_option::Options;
+use super::namespace::unsupported;
+use super::target;
 
 /// Longest string that fsconfig(2) takes, with its final zero.
 const MAX_CONFIG_STRING: usize = 256;
@@ -63,6 +67,47 @@ pub fn mount(layers: &[Layer], root_path: &Path, place: &Path) -> Result<Root, F
         let kind = FailureKind::InvalidArgument;
         Failure::new(kind, "mount", "the root file system", "there is none")
     })
+}
+
+/// The root file system as [`mount`] would mount it, but attached nowhere; with the ids of `users`, if a layer does not
+/// have them already. Takes a mount namespace that ends with this process.
+///
+/// # Errors
+/// `InvalidArgument` when a layer cannot be mounted.
+pub fn make(
+    layers: &[Layer],
+    root_path: &Path,
+    place: &Path,
+    users: Option<&Users>,
+) -> Result<OwnedFd, Failure> {
+    let tree = match layers {
+        [] => return map_tree(copy_folder(root_path)?.1, users, &root_path.display().to_string()),
+        [layer] if layer.kind == "overlay" => {
+            let mut overlay = Overlay::parse(layer)?;
+            let Some(users) = users else { return overlay.make_or_mount(place) };
+            let _layers = overlay.map(users, place)?;
+            let (uid, gid) = users.root()?;
+            // Who mounts an overlay writes its upper layer, in which the host's root is nobody.
+            return as_filesystem_owner(uid, gid, || Ok(overlay.make_or_mount(place)))
+                .map_err(|e: std::io::Error| Failure::os("mount", "overlay", e))?;
+        }
+        [layer] if layer.kind == "bind" => mount_bind(&layer.source, &layer.options)?,
+        _ => {
+            let cause = "only one overlay or bind mount can be mapped";
+            return Err(unsupported("use", "the root file system's mounts", cause));
+        }
+    };
+    map_tree(tree, users, &layers[0].source)
+}
+
+/// Attaches a root file system that [`make`] has made, in this process's own mount namespace.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn put_in_place(tree: OwnedFd, place: &Path) -> Result<Root, Failure> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(|e| Failure::os("make mounts private", "", e))?;
+    attach(tree, place).map(Root::from_fd)
 }
 
 /// Makes what is mounted at `root` this process's root. Nothing of the host is left below it.
@@ -113,6 +158,13 @@ fn attach(mount: OwnedFd, place: &Path) -> Result<OwnedFd, Failure> {
 
 /// A folder as it is, mounted on itself: only a mount can become the root.
 fn mount_folder(path: &Path) -> Result<OwnedFd, Failure> {
+    let (folder, tree) = copy_folder(path)?;
+    put(&tree, &folder, &path.display().to_string())?;
+    Ok(tree)
+}
+
+/// A folder and a detached copy of what is mounted there.
+fn copy_folder(path: &Path) -> Result<(OwnedFd, OwnedFd), Failure> {
     let name = path.display().to_string();
     let kind = FailureKind::InvalidArgument;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -130,7 +182,18 @@ fn mount_folder(path: &Path) -> Result<OwnedFd, Failure> {
     let tree = open_tree(&folder, c"", flags).map_err(|e| invalid(e.into()))?;
     let change = Attributes { propagation: Propagation::Private.flag(), ..Attributes::default() };
     set_attributes(&tree, change, false).map_err(invalid)?;
-    put(&tree, &folder, &name)?;
+    Ok((folder, tree))
+}
+
+/// Maps the ids of a detached mount unless its files are the container's already: an engine may have given them to it.
+fn map_tree(tree: OwnedFd, users: Option<&Users>, name: &str) -> Result<OwnedFd, Failure> {
+    let Some(users) = users else { return Ok(tree) };
+    let found = target::stat(&tree).map_err(|e| Failure::os("look at", name, e))?;
+    if !users.has_user(found.stx_uid) {
+        map_ids(&tree, users.file(), false).map_err(|error| {
+            Failure::os_kind(FailureKind::InvalidArgument, "map ids of", name, error)
+        })?;
+    }
     Ok(tree)
 }
 
@@ -196,6 +259,64 @@ impl Overlay {
         filesystem::finish(&context, &self.rest).map_err(explained)
     }
 
+    /// Replaces the folders by mapped mounts of them. What is returned has to live until it is mounted.
+    ///
+    /// An overlay takes its layers from mounts that are attached: they get folders in a tmpfs over `place`, which goes
+    /// with this process's mount namespace.
+    fn map(&mut self, users: &Users, place: &Path) -> Result<Vec<OwnedFd>, Failure> {
+        let name = place.display().to_string();
+        let fail = |error: Errno| Failure::os("map layers at", name.as_str(), error);
+        let options = Options::parse(&["mode=700".to_owned()], &name)?;
+        let base = attach(filesystem::make("tmpfs", Some("tmpfs"), &options, &name)?, place)?;
+        let mut kept = Vec::new();
+        let mut show = |path: &Path| -> Result<String, Failure> {
+            let layer = path.display().to_string();
+            let tree = copy_tree(path, false).map_err(|error| {
+                Failure::os_kind(FailureKind::InvalidArgument, "open layer", &layer, error)
+            })?;
+            let tree = map_tree(tree, Some(users), &layer)?;
+            let number = kept.len().to_string();
+            mkdirat(&base, number.as_str(), Mode::RWXU).map_err(fail)?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let folder = openat(&base, number.as_str(), flags, Mode::empty()).map_err(fail)?;
+            put(&tree, &folder, &name)?;
+            let shown = format!("/proc/self/fd/{}", tree.as_raw_fd());
+            kept.push(tree);
+            Ok(shown)
+        };
+        for layer in &mut self.lower {
+            *layer = show(Path::new(layer))?;
+        }
+        // The upper and the work folder have to be in one mount.
+        let dirs: Vec<PathBuf> = self
+            .dirs
+            .iter()
+            .map(|(_, path)| std::fs::canonicalize(path))
+            .collect::<Result<_, _>>()
+            .map_err(|e| Failure::os_kind(FailureKind::InvalidArgument, "open", "layers", e))?;
+        if let Some(parent) = common_parent(&dirs) {
+            let shown = show(&parent)?;
+            for ((_, value), dir) in self.dirs.iter_mut().zip(&dirs) {
+                let rest = dir.strip_prefix(&parent).unwrap_or(dir);
+                *value = Path::new(&shown).join(rest).display().to_string();
+            }
+        }
+        kept.push(base);
+        Ok(kept)
+    }
+
+    /// A mount of it that is attached nowhere.
+    fn make_or_mount(&self, place: &Path) -> Result<OwnedFd, Failure> {
+        match self.make() {
+            Err(failure) if failure.errno == Some(Errno::INVAL.raw_os_error()) => {
+                self.mount_by_page(place).map_err(|_| failure)?;
+                copy_tree(place, false)
+                    .map_err(|e| Failure::os("copy mount at", place.display().to_string(), e))
+            }
+            other => other,
+        }
+    }
+
     /// Mounts it with mount(2), whose options are one page: every folder goes in by a short name.
     fn mount_by_page(&self, place: &Path) -> Result<(), Failure> {
         let mut handles = Vec::new();
@@ -226,6 +347,15 @@ impl Overlay {
         let object = format!("overlay of {} layers", self.lower.len());
         Failure::os_kind(FailureKind::InvalidArgument, "mount", object, error)
     }
+}
+
+/// The deepest folder that holds all of them.
+fn common_parent(paths: &[PathBuf]) -> Option<PathBuf> {
+    let mut parent = paths.first()?.parent()?.to_owned();
+    while !paths.iter().all(|path| path.starts_with(&parent)) {
+        parent = parent.parent()?.to_owned();
+    }
+    Some(parent)
 }
 
 /// Splits `a:b\:c` at its colons.

@@ -89,7 +89,7 @@ impl Request {
 }
 
 impl Named {
-    fn resolve(&self, passwd: &Passwd<'_>, group: &str) -> Result<Identity, Failure> {
+    pub(super) fn resolve(&self, passwd: &Passwd<'_>, group: &str) -> Result<Identity, Failure> {
         let (user, named_group) = match self.user.split_once(':') {
             Some((user, group)) => (user, Some(group)),
             None => (self.user.as_str(), None),
@@ -159,7 +159,7 @@ impl<'a> Who<'a> {
 }
 
 /// The lines of a passwd(5) file that are well formed.
-struct Passwd<'a> {
+pub(super) struct Passwd<'a> {
     text: &'a str,
 }
 
@@ -172,7 +172,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Passwd<'a> {
-    fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str) -> Self {
         Self { text }
     }
 

@@ -1,6 +1,5 @@
 //! The container: its processes and what belongs to all of them.
 
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use crate::{Exit, Failure, FailureKind};
@@ -27,10 +26,6 @@ pub struct Container {
     pub log: Option<Log>,
     /// Whom its first process runs as.
     pub user: User,
-    /// The end of its standard input that is ours.
-    pub stdin: Option<OwnedFd>,
-    /// The end of its terminal that is ours.
-    pub terminal: Option<OwnedFd>,
     /// Who wants to hear about it as soon as it is created.
     pub describers: Vec<Caller>,
     /// How its first process ended, while its last output is still on its way.
@@ -59,8 +54,6 @@ impl Container {
             own_pids: false,
             log: None,
             user: User::default(),
-            stdin: None,
-            terminal: None,
             describers: Vec::new(),
             drain: None,
             strays: Vec::new(),

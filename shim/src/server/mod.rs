@@ -18,15 +18,20 @@ mod abandon;
 mod call;
 mod connection;
 mod container;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod lifecycle;
 mod poll;
 mod prepare;
 mod process;
+mod pump;
 mod reap;
+mod stdio;
+mod traffic;
 mod ttrpc;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::{Failure, Record};
@@ -152,6 +157,7 @@ impl Server {
             Token::Error => self.read_log(Stream::Error),
             Token::Report(key) => self.take_reports(key),
             Token::Bundle => self.bundle.look(),
+            Token::Pump(key, line) => self.run_pump(key, line),
         }
     }
 
@@ -196,6 +202,11 @@ impl Server {
         self.watch_writability(slot);
     }
 
+    /// Whether another daemon than Wherry's is who calls.
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
     /// Sends what a call has come to.
     fn answer(&mut self, caller: Caller, result: Result<Vec<u8>, Failure>) {
         let slot = caller.slot;
@@ -217,26 +228,5 @@ impl Server {
         if self.poll.modify(connection.socket(), Token::Connection(slot), wanted).is_err() {
             self.connections.remove(slot);
         }
-    }
-
-    fn read_log(&mut self, stream: Stream) {
-        let Some(log) = self.container.as_mut().and_then(|container| container.log.as_mut()) else {
-            return;
-        };
-        log.read(stream);
-        if log.has_ended() {
-            self.finish_drain();
-        }
-    }
-
-    /// Reads a log's stream from now on, if there is one.
-    fn watch_log(&self, stream: Stream) -> Result<(), Failure> {
-        let log = self.container.as_ref().and_then(|container| container.log.as_ref());
-        let Some(pipe) = log.and_then(|log| log.pipe(stream)) else { return Ok(()) };
-        let token = match stream {
-            Stream::Output => Token::Output,
-            Stream::Error => Token::Error,
-        };
-        self.poll.add(pipe.as_fd(), token).map_err(|e| Failure::os("watch", "output", e))
     }
 }

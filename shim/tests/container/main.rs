@@ -11,10 +11,12 @@ mod here;
 mod hook;
 mod hostile;
 mod life;
+mod limits;
 mod measure;
 mod memory;
 mod process;
 mod rootfs;
+mod seccomp;
 
 fn main() -> std::process::ExitCode {
     if let Ok(options) = std::env::var(here::ROLE) {
@@ -29,6 +31,8 @@ fn main() -> std::process::ExitCode {
         rootfs::TESTS,
         hook::TESTS,
         memory::TESTS,
+        seccomp::TESTS,
+        limits::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,
         hostile::leak::TESTS,

@@ -8,7 +8,8 @@ use crate::Failure;
 
 use super::{is_missing, write_file};
 
-const MOUNT_POINT: &str = "/sys/fs/cgroup";
+/// Where hierarchies are mounted by convention.
+pub const MOUNT_POINT: &str = "/sys/fs/cgroup";
 /// Magic numbers of statfs(2).
 const CGROUP_MAGIC: i64 = 0x27_e0eb;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;

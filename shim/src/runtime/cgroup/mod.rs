@@ -9,8 +9,13 @@
 //! 1, which for the writing thread itself takes no such wait.
 
 mod device;
+mod folder;
+mod freeze;
 mod hierarchy;
-mod limit;
+mod setting;
+pub mod stats;
+mod transaction;
+mod update;
 mod watch;
 
 use std::fs::{self, File, OpenOptions};
@@ -19,10 +24,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use crate::{Failure, FailureKind};
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{Capability, LinuxResources, Spec};
 use rustix::io::Errno;
 
 use self::hierarchy::{Hierarchy, Version};
+use self::transaction::Write as Change;
 pub use self::watch::Watch;
 use super::namespace::unsupported;
 
@@ -98,12 +104,13 @@ impl Cgroup {
         let default = LinuxResources::default();
         let resources = linux.and_then(|linux| linux.resources().as_ref()).unwrap_or(&default);
         let hierarchies = Hierarchy::find()?;
-        limit::check(resources, &hierarchies)?;
+        setting::check(resources, &hierarchies)?;
         let mut cgroup = Self { members: Vec::new(), doors: Doors::default() };
         let made = hierarchies.into_iter().try_for_each(|hierarchy| {
             cgroup.members.push(Member::create(hierarchy, &relative, resources)?);
             Ok(())
         });
+        let made = made.and_then(|()| cgroup.fence(spec, resources));
         let paths = |member: &Member| (member.hierarchy.version, member.path.clone());
         let paths: Vec<_> = cgroup.members.iter().map(paths).collect();
         let doors = paths.iter().map(|(version, path)| (*version, path.as_path()));
@@ -113,6 +120,24 @@ impl Cgroup {
                 cgroup.remove();
                 Err(failure)
             }
+        }
+    }
+
+    /// Denies all devices but those of the spec and the standard ones.
+    fn fence(&self, spec: &Spec, resources: &LinuxResources) -> Result<(), Failure> {
+        let rules = device::rules(resources.devices().as_deref().unwrap_or_default())?;
+        if let Some(member) = self.members.iter().find(|m| m.hierarchy.has("devices")) {
+            return device::write(&rules, &member.path);
+        }
+        let unified = |member: &&Member| member.hierarchy.version == Version::V2;
+        let Some(member) = self.members.iter().find(unified) else { return Ok(()) };
+        match device::attach(&rules, &member.path) {
+            // Who cannot make a node has none but those that were made for it.
+            Err(failure) if failure.kind == FailureKind::Unsupported && !makes_nodes(spec) => {
+                super::warn(format_args!("{failure}"));
+                Ok(())
+            }
+            other => other,
         }
     }
 
@@ -158,16 +183,11 @@ impl Member {
         resources: &LinuxResources,
     ) -> Result<Self, Failure> {
         let path = hierarchy.mount_point.join(relative);
-        hierarchy.prepare_parents(relative, limit::needed(resources, &hierarchy))?;
+        let settings = setting::of(resources, &hierarchy)?;
+        hierarchy.prepare_parents(relative, setting::needed(&settings, &hierarchy))?;
         make_leaf(&path)?;
-        let filled = (|| {
-            hierarchy.inherit_cpuset(&path)?;
-            limit::write(resources, &hierarchy, &path)?;
-            if hierarchy.version == Version::V1 && hierarchy.has("devices") {
-                device::write(resources.devices().as_deref().unwrap_or_default(), &path)?;
-            }
-            Ok(())
-        })();
+        let writes = settings.iter().map(|setting| Change { folder: &path, setting }).collect();
+        let filled = hierarchy.inherit_cpuset(&path).and_then(|()| transaction::fill(writes));
         match filled {
             Ok(()) => Ok(Self { hierarchy, path }),
             Err(failure) => {
@@ -176,6 +196,14 @@ impl Member {
             }
         }
     }
+}
+
+/// Whether a spec's process may make device nodes.
+fn makes_nodes(spec: &Spec) -> bool {
+    let process = spec.process().as_ref();
+    let capabilities = process.and_then(|process| process.capabilities().as_ref());
+    let bounding = capabilities.and_then(|sets| sets.bounding().as_ref());
+    bounding.is_some_and(|set| set.contains(&Capability::Mknod))
 }
 
 /// Makes the container's own folder. One of an earlier attempt is used again only when nothing is in it: then it can
@@ -205,6 +233,19 @@ fn relative_path(path: &Path) -> Result<PathBuf, Failure> {
         return Err(Failure::new(kind, "use cgroup", name, "not a plain path"));
     }
     Ok(relative.to_owned())
+}
+
+/// What the fuzzers call: where a spec's cgroups would be and what would be written into them.
+#[cfg(feature = "fuzz")]
+pub fn fuzz(spec: &Spec) {
+    let Some(linux) = spec.linux() else { return };
+    if let Some(Ok(path)) = linux.cgroups_path().as_deref().map(relative_path) {
+        let plain = path.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        assert!(plain && path.is_relative(), "{}", path.display());
+    }
+    if let Some(resources) = linux.resources() {
+        setting::fuzz(resources);
+    }
 }
 
 /// Writes a control file with one write(2), as the kernel wants it.

@@ -9,23 +9,36 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::Failure;
+use crate::{Failure, FailureKind};
+use oci_spec::runtime::LinuxResources;
 
 use super::super::report::Cloned;
-use super::hierarchy::Version;
-use super::{Doors, write_file};
+use super::folder::Folders;
+use super::freeze::Freezer;
+use super::stats::Stats;
+use super::{Doors, update, write_file};
 
 /// How often and with which pause a cgroup that is still in use is tried to be removed. Its last processes are dead
 /// by then, but the kernel lets go of them only bit by bit.
 const ATTEMPTS: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The cgroups of a container, as its shim knows them.
+/// The cgroups of a container, as its shim or a command line knows them.
+///
+/// ```text
+/// Watch::new(&Cloned)           what a builder made: the paths can be kept in a file and the Watch be made anew of them
+///   doors()                     where an exec enters
+///   freeze() thaw() is_frozen() pause and resume; both wait, two seconds at most
+///   signal_all(signal)          everybody, also those in cgroups below; a frozen one is thawed to die
+///   processes()                 everybody's pid
+///   update(&LinuxResources)     other limits, all or none; allocates: to be called in a forked builder
+///   stats()                     what the kernel counts; `to_metrics` and `to_events` say it for others
+///   oom_kills()                 the kernel's kills so far
+///   remove()                    ends whoever is left and removes the folders
+/// ```
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// One folder per hierarchy, the unified one first if there is one.
-    dirs: Box<[String]>,
-    unified: bool,
+    folders: Folders,
     /// Held open, so that no other cgroup of the same name is asked.
     oom: Option<fs::File>,
 }
@@ -35,7 +48,7 @@ impl Watch {
     pub fn new(made: &Cloned) -> Self {
         let oom =
             (!made.oom_file.is_empty()).then(|| fs::File::open(&made.oom_file).ok()).flatten();
-        Self { dirs: made.cgroups.clone().into(), unified: made.unified, oom }
+        Self { folders: Folders::new(made.cgroups.clone(), made.unified), oom }
     }
 
     /// Where another process enters the cgroups.
@@ -43,9 +56,17 @@ impl Watch {
     /// # Errors
     /// They are gone.
     pub fn doors(&self) -> Result<Doors, Failure> {
-        let version = |at: usize| if self.unified && at == 0 { Version::V2 } else { Version::V1 };
-        let dirs = self.dirs.iter().enumerate();
-        Doors::open(dirs.map(|(at, dir)| (version(at), Path::new(dir))))
+        Doors::open(self.folders.all())
+    }
+
+    /// The unified folder, for a process to be born in.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn birthplace(&self) -> Result<Option<fs::File>, Failure> {
+        let Some(dir) = self.folders.unified() else { return Ok(None) };
+        let opened = fs::File::open(dir).map(Some);
+        opened.map_err(|e| Failure::os("open cgroup", dir.display().to_string(), e))
     }
 
     /// How many processes the kernel has killed because the memory limit was reached.
@@ -59,41 +80,88 @@ impl Watch {
         count.unwrap_or(0)
     }
 
-    /// Sends a signal to everybody in the cgroups.
+    /// Stops everybody where they stand, and returns when all do.
+    ///
+    /// # Errors
+    /// Somebody does not within two seconds: everybody goes on then.
+    pub fn freeze(&self) -> Result<(), Failure> {
+        self.freezer("freeze")?.freeze()
+    }
+
+    /// Lets everybody go on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn thaw(&self) -> Result<(), Failure> {
+        self.freezer("thaw")?.thaw()
+    }
+
+    /// Whether everybody stands still.
+    ///
+    /// # Errors
+    /// There is no such cgroup any more.
+    pub fn is_frozen(&self) -> io::Result<bool> {
+        Freezer::of(&self.folders).map_or(Ok(false), |freezer| freezer.is_frozen())
+    }
+
+    fn freezer(&self, operation: &'static str) -> Result<Freezer<'_>, Failure> {
+        Freezer::of(&self.folders).ok_or_else(|| {
+            let cause = "it has no cgroup with a freezer";
+            Failure::new(FailureKind::FailedPrecondition, operation, "container", cause)
+        })
+    }
+
+    /// Changes the limits to `resources`; what these do not mention stays. All of them, or none.
+    ///
+    /// Parses and allocates: a shim calls it in a forked process (`runtime::build_update`).
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming what the kernel does not take, `FailedPrecondition` for a memory limit below what is in
+    /// use. Everything is what it was then.
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), Failure> {
+        if self.folders.first().is_none() {
+            let cause = "it has no cgroup";
+            let kind = FailureKind::FailedPrecondition;
+            return Err(Failure::new(kind, "update", "container", cause));
+        }
+        update::update(&self.folders, resources)
+    }
+
+    /// Everything that the kernel counts for the cgroups.
+    pub fn stats(&self) -> Stats {
+        Stats::read(&self.folders)
+    }
+
+    /// Sends a signal to everybody in the cgroups, and in those below them.
     ///
     /// # Errors
     /// The members cannot be read.
     pub fn signal_all(&self, signal: Signal) -> io::Result<()> {
-        let Some(dir) = self.dirs.first() else { return Ok(()) };
-        let dir = Path::new(dir);
-        if signal == Signal::KILL
-            && self.unified
-            && write_file(&dir.join("cgroup.kill"), "1").is_ok()
-        {
-            return Ok(());
+        let Some(dir) = self.folders.first() else { return Ok(()) };
+        let kill = signal == Signal::KILL;
+        let all_at_once = kill
+            && self
+                .folders
+                .unified()
+                .is_some_and(|dir| write_file(&dir.join("cgroup.kill"), "1").is_ok());
+        if !all_at_once {
+            send(dir, signal)?;
         }
-        let list = dir.join("cgroup.procs");
-        let members: Vec<(Pid, OwnedFd)> = pids(&list)?
-            .filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)))
-            .collect();
-        // A number may have become another process's before it was opened: whoever is still listed is the right one.
-        let still: Vec<Pid> = pids(&list)?.collect();
-        for (pid, process) in members {
-            if still.contains(&pid) {
-                let _gone = pidfd_send_signal(process, signal);
-            }
+        // Who is frozen the old way cannot even die.
+        match Freezer::of(&self.folders).filter(|freezer| kill && freezer.holds_the_killed()) {
+            Some(freezer) => freezer.ask_to_thaw(),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// All processes in the cgroups.
+    /// All processes in the cgroups, and in those below them.
     ///
     /// # Errors
     /// The members cannot be read.
     pub fn processes(&self) -> io::Result<Vec<u32>> {
-        let Some(dir) = self.dirs.first() else { return Ok(Vec::new()) };
-        let pids = pids(&Path::new(dir).join("cgroup.procs"))?;
-        Ok(pids.map(|pid| pid.as_raw_nonzero().get().unsigned_abs()).collect())
+        let Some(dir) = self.folders.first() else { return Ok(Vec::new()) };
+        let pids = members(dir)?;
+        Ok(pids.into_iter().map(|pid| pid.as_raw_nonzero().get().unsigned_abs()).collect())
     }
 
     /// Ends whoever is left and removes the cgroups, within half a second.
@@ -103,7 +171,7 @@ impl Watch {
     pub fn remove(&mut self) -> io::Result<()> {
         self.oom = None;
         let mut attempt = 0;
-        while let Some(busy) = self.dirs.iter().find_map(|dir| remove_tree(Path::new(dir)).err()) {
+        while let Some(busy) = self.folders.all().find_map(|(_, dir)| remove_tree(dir).err()) {
             attempt += 1;
             if attempt > ATTEMPTS {
                 return Err(busy);
@@ -111,9 +179,41 @@ impl Watch {
             self.signal_all(Signal::KILL).or_else(ignore_missing)?;
             std::thread::sleep(PAUSE);
         }
-        self.dirs = Box::default();
+        self.folders.clear();
         Ok(())
     }
+}
+
+fn send(dir: &Path, signal: Signal) -> io::Result<()> {
+    let open = |pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?));
+    let found: Vec<(Pid, OwnedFd)> = members(dir)?.into_iter().filter_map(open).collect();
+    // A number may have become another process's before it was opened: whoever is still listed is the right one.
+    let still = members(dir)?;
+    for (pid, process) in found {
+        if still.contains(&pid) {
+            let _gone = pidfd_send_signal(process, signal);
+        }
+    }
+    Ok(())
+}
+
+/// Who is in a cgroup and in those that the container made below it.
+fn members(dir: &Path) -> io::Result<Vec<Pid>> {
+    let text = match fs::read_to_string(dir.join("cgroup.procs")) {
+        // A threaded cgroup tells its members only as a whole, at its top.
+        Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
+            String::new()
+        }
+        other => other?,
+    };
+    let mut pids: Vec<Pid> =
+        text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect();
+    for entry in fs::read_dir(dir)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            pids.extend(members(&entry.path()).unwrap_or_default());
+        }
+    }
+    Ok(pids)
 }
 
 /// Removes a cgroup with those that the container made below it: depth first, and without counting on the names.
@@ -133,11 +233,4 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
 
 fn ignore_missing(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-}
-
-fn pids(list: &Path) -> io::Result<impl Iterator<Item = Pid> + use<>> {
-    let text = fs::read_to_string(list)?;
-    let pids: Vec<Pid> =
-        text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect();
-    Ok(pids.into_iter())
 }

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::{Failure, FailureKind, start_time};
+use oci_spec::runtime::Spec;
 use proto::shim::container as wire;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -10,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sys::process::{SingleThreaded, Wait, wait};
 
 use super::launch::Launch;
-use super::plan::Plan;
+use super::plan::{Plan, read_spec};
 use super::{CreateRequest, pair};
 use crate::runtime::cgroup::Watch;
 use crate::runtime::process::Stdio;
@@ -30,16 +31,20 @@ pub struct Created {
 }
 
 /// Makes the container of the bundle that is this process's folder, without a process between: this process's
-/// namespaces stay what they are. Returns when the container's process stands at the start barrier.
+/// namespaces stay what they are. Returns when the container's process stands at the start barrier. Before anything is
+/// done, `adapt` sees the spec and may complete it and the request.
 ///
 /// # Errors
-/// As the spec or the kernel has it; then nothing is left.
+/// As `adapt`, the spec or the kernel has it; then nothing is left.
 pub fn create_here(
     thread: &SingleThreaded,
-    request: CreateRequest,
+    mut request: CreateRequest,
     stdio: Stdio,
+    adapt: impl FnOnce(&mut Spec, &mut CreateRequest) -> Result<(), Failure>,
 ) -> Result<Created, Failure> {
-    let plan = Plan::read(&request)?;
+    let mut spec = read_spec()?;
+    adapt(&mut spec, &mut request)?;
+    let plan = Plan::new(spec, &request)?;
     let (ours, theirs) = pair()?;
     let mut cloned = None;
     let launched = Launch { thread, plan, request, report: &theirs, stdio }.run(|made| {

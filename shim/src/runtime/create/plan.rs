@@ -11,8 +11,11 @@ use sys::mount::Propagation;
 use super::CreateRequest;
 use crate::runtime::device::{self, Node};
 use crate::runtime::hook::Hooks;
+use crate::runtime::idmap::Maps;
+use crate::runtime::mount::is_mapped;
 use crate::runtime::namespace::{Namespaces, unsupported};
 use crate::runtime::process::Plan as ProcessPlan;
+use crate::runtime::procfs::Procfs;
 use crate::runtime::seccomp::{Container, Filter};
 use crate::runtime::sysctl::{self, Sysctl};
 
@@ -27,12 +30,19 @@ pub struct Plan {
     pub sysctls: Vec<Sysctl>,
     pub hostname: Option<String>,
     pub hooks: Option<Box<Hooks>>,
+    /// Of the container's own user namespace.
+    pub maps: Option<Maps>,
     pub spec: Spec,
 }
 
 impl Plan {
+    /// Reads the spec in this process's folder.
     pub fn read(request: &CreateRequest) -> Result<Self, Failure> {
-        let spec = read_spec()?;
+        Self::new(read_spec()?, request)
+    }
+
+    /// Checks a spec.
+    pub fn new(spec: Spec, request: &CreateRequest) -> Result<Self, Failure> {
         refuse_unsupported(&spec)?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("it has no process"))?;
         let mut process = ProcessPlan::new(process, request.user.clone())?;
@@ -41,6 +51,7 @@ impl Plan {
         process.add_env(&request.env);
         let root = spec.root().as_ref().ok_or_else(|| invalid("it has no root"))?;
         let namespaces = Namespaces::open(&spec)?;
+        check_clocks(&spec, &namespaces)?;
         // A /dev that is a folder of the host's has what it has.
         let foreign_dev = spec.mounts().iter().flatten().any(|mount| {
             let bound = mount.typ().as_deref() == Some("bind")
@@ -56,6 +67,7 @@ impl Plan {
             sysctls: sysctl::parse(&spec, &namespaces)?,
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             hooks: Hooks::new(&spec, &request.state)?,
+            maps: maps(&spec, &namespaces)?,
             namespaces,
             spec,
         })
@@ -63,6 +75,31 @@ impl Plan {
 
     pub fn linux(&self) -> Option<&Linux> {
         self.spec.linux().as_ref()
+    }
+
+    /// Whether a stage has to prepare what the process itself has no right to.
+    pub fn needs_stage(&self) -> bool {
+        self.maps.is_some()
+            || self.namespaces.users.is_some()
+            || self.namespaces.has_time
+            || self.spec.mounts().iter().flatten().any(is_mapped)
+    }
+
+    /// Sets the clocks of the new time namespace, in which nobody is yet.
+    pub fn set_clocks(&self, procfs: &Procfs) -> Result<(), Failure> {
+        let offsets = self.linux().and_then(|linux| linux.time_offsets().as_ref());
+        for (clock, offset) in offsets.into_iter().flatten() {
+            let line = format!(
+                "{clock} {} {}\n",
+                offset.secs().unwrap_or(0),
+                offset.nanosecs().unwrap_or(0)
+            );
+            procfs.write("self/timens_offsets", line.as_bytes()).map_err(|error| {
+                let kind = FailureKind::InvalidArgument;
+                Failure::os_kind(kind, "set clock", clock.as_str(), error)
+            })?;
+        }
+        Ok(())
     }
 
     /// Hooks that want to see the container's files beside the host's: the root changes after they have run.
@@ -89,10 +126,7 @@ fn invalid(cause: &'static str) -> Failure {
 
 fn refuse_unsupported(spec: &Spec) -> Result<(), Failure> {
     let Some(linux) = spec.linux() else { return Err(invalid("it is not for Linux")) };
-    let mappings = [linux.uid_mappings(), linux.gid_mappings()];
-    let mapped = mappings.iter().any(|map| map.as_ref().is_some_and(|map| !map.is_empty()));
     let asked = [
-        ("id mappings", mapped),
         ("a mount label", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("Intel RDT", linux.intel_rdt().is_some()),
         ("a memory policy", linux.memory_policy().is_some()),
@@ -100,6 +134,39 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), Failure> {
     ];
     match asked.iter().find(|(_, asked)| *asked) {
         Some((what, _)) => Err(unsupported("use", *what, "not supported")),
+        None => Ok(()),
+    }
+}
+
+/// The mappings of a user namespace that is to be made.
+fn maps(spec: &Spec, namespaces: &Namespaces) -> Result<Option<Maps>, Failure> {
+    let linux = spec.linux().as_ref();
+    let maps = Maps::new(
+        linux.and_then(|linux| linux.uid_mappings().as_ref()),
+        linux.and_then(|linux| linux.gid_mappings().as_ref()),
+        "the container",
+    )?;
+    match (&maps, namespaces.new_users, &namespaces.users) {
+        (None, true, _) => Err(invalid("its user namespace has no id mappings")),
+        (Some(_), false, None) => Err(invalid("its id mappings are of no user namespace")),
+        // One that is joined has what it has.
+        (Some(_), false, Some(_)) => Ok(None),
+        _ => Ok(maps),
+    }
+}
+
+/// Checks what the clocks of a time namespace are to be.
+fn check_clocks(spec: &Spec, namespaces: &Namespaces) -> Result<(), Failure> {
+    let offsets = spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
+    let Some(offsets) = offsets.filter(|offsets| !offsets.is_empty()) else { return Ok(()) };
+    if !namespaces.new_time {
+        return Err(invalid("its time offsets are of no new time namespace"));
+    }
+    match offsets.keys().find(|clock| !matches!(clock.as_str(), "monotonic" | "boottime")) {
+        Some(clock) => {
+            let kind = FailureKind::InvalidArgument;
+            Err(Failure::new(kind, "set clock", clock.as_str(), "no such clock"))
+        }
         None => Ok(()),
     }
 }

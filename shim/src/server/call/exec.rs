@@ -4,7 +4,8 @@ use crate::{Failure, FailureKind};
 use proto::shim::task::v2::ExecProcessRequest;
 
 use super::{Outcome, Server, done};
-use crate::server::process::{MAX_EXECS, Phase, Process, Registered};
+use crate::server::process::{MAX_EXECS, Phase, Process};
+use crate::server::stdio::Paths;
 
 impl Server {
     pub(super) fn exec(&mut self, request: ExecProcessRequest) -> Outcome {
@@ -13,9 +14,6 @@ impl Server {
             |kind, cause| Err(Failure::new(kind, "register exec", request.exec_id.as_str(), cause));
         if request.exec_id.is_empty() {
             return refuse(FailureKind::InvalidArgument, "it has no name");
-        }
-        if request.terminal || !request.stdin.is_empty() {
-            return refuse(FailureKind::Unsupported, "terminals and input are not supported");
         }
         let Some(spec) = request.spec else {
             return refuse(FailureKind::InvalidArgument, "it has no process");
@@ -30,11 +28,12 @@ impl Server {
         if !matches!(init.phase, Phase::Running) {
             return refuse(FailureKind::FailedPrecondition, "the container does not run");
         }
-        let registered =
-            Registered { process: spec.value, stdout: request.stdout, stderr: request.stderr };
         let key = container.new_key();
-        let phase = Phase::Registered(Box::new(registered));
-        container.processes.push(Process::new(key, request.exec_id, phase));
+        let mut process = Process::new(key, request.exec_id, Phase::Registered(spec.value));
+        let (input, output, error) = (request.stdin, request.stdout, request.stderr);
+        *process.paths = Paths { input, output, error };
+        process.has_terminal = request.terminal;
+        container.processes.push(process);
         done()
     }
 }

@@ -10,7 +10,6 @@ use crate::server::reap::timestamp;
 impl Server {
     pub(super) fn state(&mut self, request: &StateRequest) -> Outcome {
         let container = self.container(&request.id)?;
-        let terminal = container.terminal.is_some();
         let process = container.by_id(&request.exec_id)?;
         let (status, exit) = match &process.phase {
             Phase::Registered(_) | Phase::Building(_) | Phase::Created(_) => {
@@ -24,7 +23,10 @@ impl Server {
             exec_id: request.exec_id.clone(),
             pid: process.pid(),
             status: status.into(),
-            terminal: terminal && request.exec_id.is_empty(),
+            terminal: process.has_terminal,
+            stdin: process.paths.input.clone(),
+            stdout: process.paths.output.clone(),
+            stderr: process.paths.error.clone(),
             exit_status: exit.map_or(0, |exit| exit.code.unsigned_abs()),
             exited_at: exit.map(|exit| timestamp(exit.at)),
             ..StateResponse::default()

@@ -1,0 +1,65 @@
+//! A container's cgroups as they are found again: by the paths that its builder reported.
+
+use std::fs;
+use std::path::Path;
+
+use super::hierarchy::{MOUNT_POINT, Version};
+
+/// The folders of a container, one per hierarchy.
+#[derive(Debug, Default)]
+pub struct Folders {
+    /// The unified one first if there is one.
+    dirs: Box<[String]>,
+    unified: bool,
+}
+
+impl Folders {
+    /// As a builder reported them.
+    pub fn new(dirs: Vec<String>, unified: bool) -> Self {
+        Self { dirs: dirs.into(), unified }
+    }
+
+    /// Every folder and its version.
+    pub fn all(&self) -> impl Iterator<Item = (Version, &Path)> {
+        let version = |at: usize| if self.unified && at == 0 { Version::V2 } else { Version::V1 };
+        self.dirs.iter().enumerate().map(move |(at, dir)| (version(at), Path::new(dir)))
+    }
+
+    /// The one that every process of the container is in: any will do.
+    pub fn first(&self) -> Option<&Path> {
+        self.dirs.first().map(Path::new)
+    }
+
+    /// The unified one.
+    pub fn unified(&self) -> Option<&Path> {
+        self.first().filter(|_| self.unified)
+    }
+
+    /// The one of version 1 that has a controller.
+    pub fn legacy(&self, controller: &str) -> Option<&Path> {
+        let has = |dir: &&Path| {
+            let below = dir.strip_prefix(MOUNT_POINT).ok().and_then(|path| path.iter().next());
+            let name = below.and_then(|name| name.to_str()).unwrap_or_default();
+            name.split(',').any(|own| own == controller)
+        };
+        let own = self.all().filter(|(version, _)| *version == Version::V1);
+        own.map(|(_, dir)| dir).find(has)
+    }
+
+    /// The text of a file of a controller, in the words of the version that has it; `None` where there is none.
+    pub fn read(&self, controller: &str, [one, two]: [&str; 2]) -> Option<String> {
+        let (dir, file) = match self.legacy(controller) {
+            Some(dir) => (dir, one),
+            None => (self.unified()?, two),
+        };
+        if file.is_empty() {
+            return None;
+        }
+        fs::read_to_string(dir.join(file)).ok()
+    }
+
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.dirs = Box::default();
+    }
+}
