@@ -68,7 +68,7 @@ impl Folders {
     /// The folders of one name below these.
     pub fn below(&self, name: &Path) -> Self {
         let dirs = self.dirs.iter().map(|dir| Path::new(dir).join(name).display().to_string());
-        Self { dirs: dirs.collect(), unified: self.unified }
+        Self { dirs: dirs.collect(), unified: self.unified, unit: None }
     }
 
     /// Forgets them.

@@ -311,13 +311,22 @@ impl Place {
             Self::Scope(name) => name.path(),
         }
     }
+
+    /// The scope that systemd knows it by; empty without one.
+    fn unit(&self) -> &str {
+        match self {
+            Self::Path(_) => "",
+            Self::Scope(name) => &name.unit,
+        }
+    }
 }
 
 /// What the fuzzers call: where a spec's cgroups would be and what would be written into them.
 #[cfg(feature = "fuzz")]
 pub fn fuzz(spec: &Spec) {
     let Some(linux) = spec.linux() else { return };
-    if let Some(Ok(path)) = linux.cgroups_path().as_deref().map(relative_path) {
+    let place = linux.cgroups_path().as_deref().map(Place::parse);
+    if let Some(Ok(path)) = place.map(|place| place.map(|place| place.relative())) {
         let plain = path.components().all(|c| matches!(c, std::path::Component::Normal(_)));
         assert!(plain && path.is_relative(), "{}", path.display());
     }
@@ -332,7 +341,7 @@ pub fn fuzz(spec: &Spec) {
 /// The path is not a plain one, or the kernel refuses.
 pub fn put(path: &str, pid: u32) -> io::Result<()> {
     let failed = |failure: Failure| io::Error::other(failure.to_string());
-    let relative = relative_path(Path::new(path)).map_err(failed)?;
+    let relative = Place::parse(Path::new(path)).map_err(failed)?.relative();
     for hierarchy in Hierarchy::find().map_err(failed)? {
         hierarchy.prepare_parents(&relative, Vec::new()).map_err(failed)?;
         let folder = hierarchy.mount_point.join(&relative);

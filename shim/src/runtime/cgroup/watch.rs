@@ -17,7 +17,7 @@ use super::folder::Folders;
 use super::freeze::Freezer;
 use super::hierarchy::{Hierarchy, Version};
 use super::stats::Stats;
-use super::{Doors, update, write_file};
+use super::{Doors, Place, update, write_file};
 
 /// How often and with which pause a cgroup that is still in use is tried to be removed. Its last processes are dead
 /// by then, but the kernel lets go of them only bit by bit.
@@ -57,13 +57,14 @@ impl Watch {
     /// # Errors
     /// There are no cgroups on this host, or the path is none.
     pub fn find(path: &Path) -> Result<Self, Failure> {
-        let relative = super::relative_path(path)?;
+        let place = Place::parse(path)?;
+        let relative = place.relative();
         let mut hierarchies = Hierarchy::find()?;
         hierarchies.sort_by_key(|hierarchy| hierarchy.version == Version::V1);
         let unified = hierarchies.first().is_some_and(|first| first.version == Version::V2);
         let dirs = hierarchies.into_iter().map(|hierarchy| hierarchy.mount_point.join(&relative));
         let dirs = dirs.map(|dir| dir.display().to_string()).collect();
-        Ok(Self { folders: Folders::new(dirs, unified), oom: None })
+        Ok(Self { folders: Folders::new(dirs, unified, place.unit()), oom: None })
     }
 
     /// The cgroups that the container itself has made below its own, by their path there.
@@ -74,7 +75,8 @@ impl Watch {
         if path.trim_matches('/').is_empty() {
             return Ok(Self { folders: self.folders.below(Path::new("")), oom: None });
         }
-        Ok(Self { folders: self.folders.below(&super::relative_path(Path::new(path))?), oom: None })
+        let relative = Place::parse(Path::new(path))?.relative();
+        Ok(Self { folders: self.folders.below(&relative), oom: None })
     }
 
     /// Where another process enters the cgroups.
