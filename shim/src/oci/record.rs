@@ -90,7 +90,23 @@ impl Init {
 
     /// Whether it is frozen.
     pub fn is_frozen(&self) -> bool {
-        false
+        self.watch().is_frozen().unwrap_or(false)
+    }
+
+    /// Stops everybody in it where they stand.
+    ///
+    /// # Errors
+    /// The kernel refuses, or somebody does not stand still in time.
+    pub fn freeze(&self) -> Result<(), Failure> {
+        self.watch().freeze()
+    }
+
+    /// Lets everybody in it go on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn thaw(&self) -> Result<(), Failure> {
+        self.watch().thaw()
     }
 
     /// A handle of the process that was meant, if it lives.

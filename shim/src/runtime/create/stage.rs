@@ -28,9 +28,9 @@ use crate::runtime::cgroup::Cgroup;
 use crate::runtime::device;
 use crate::runtime::idmap::Users;
 use crate::runtime::mount::{Mapper, Prepared as PreparedMount};
-use crate::runtime::process::Stdio;
 use crate::runtime::procfs::Procfs;
 use crate::runtime::report::{self, Cloned, Event, Received, receive};
+use crate::runtime::stdio::Stdio;
 use crate::runtime::{limit, rootfs};
 
 /// What the container's process finds prepared.
@@ -152,7 +152,7 @@ impl Stage<'_> {
     fn prepare(&self, procfs: &Procfs, users: Option<&Users>) -> Result<Staged, Failure> {
         let plan = &self.plan;
         unshare(NEW_MOUNTS).map_err(|e| Failure::os("create", "mount namespace", e))?;
-        let mut mapper = Mapper::new(self.thread, procfs, users);
+        let mut mapper = Mapper::new(self.thread, procfs, users, plan.mount_label());
         let mounts = plan
             .spec
             .mounts()

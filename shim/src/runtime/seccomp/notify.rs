@@ -29,6 +29,8 @@ const FILE_NAME: &str = "seccompFd";
 /// Of which container a listener is told.
 #[derive(Debug)]
 pub struct Container<'a> {
+    /// Where its filter is kept for execs.
+    pub folder: &'a Path,
     /// Its id.
     pub id: &'a str,
     /// The version of its spec.
