@@ -95,7 +95,10 @@ impl Server {
         let fail = |error: io::Error| Failure::os("set up event loop", "", error);
         let mut child = SigSet::empty();
         child.add(Signal::SIGCHLD);
-        child.thread_block().map_err(|e| fail(e.into()))?;
+        let mut blocked = child;
+        // Who writes to a pipe nobody reads is told by the call.
+        blocked.add(Signal::SIGPIPE);
+        blocked.thread_block().map_err(|e| fail(e.into()))?;
         let children = SignalFd::with_flags(&child, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
             .map_err(|e| fail(e.into()))?;
         rustix::io::ioctl_fionbio(&listener, true).map_err(|e| fail(e.into()))?;

@@ -18,7 +18,10 @@ mod memory;
 mod process;
 mod rootfs;
 mod seccomp;
+
+mod task;
 mod users;
+mod wire;
 
 fn main() -> std::process::ExitCode {
     if let Ok(options) = std::env::var(here::ROLE) {
@@ -37,6 +40,7 @@ fn main() -> std::process::ExitCode {
         memory::TESTS,
         seccomp::TESTS,
         limits::TESTS,
+        task::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,
         hostile::leak::TESTS,

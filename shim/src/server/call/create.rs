@@ -19,7 +19,7 @@ use crate::runtime::{
 use crate::server::container::Container;
 use crate::server::poll::Token;
 use crate::server::process::{INIT, Making, Phase, Process};
-use crate::server::stdio::{OurEnds, Paths, TheirEnds};
+use crate::server::stdio::{Opening, OurEnds, Paths, TheirEnds};
 use crate::server::ttrpc::Caller;
 
 impl Server {
@@ -133,7 +133,7 @@ impl Options {
 
     fn open_files(&self, init: &Process) -> Result<(OurEnds, TheirEnds, Option<Log>), Failure> {
         let Self::Own(options) = self else {
-            let (ours, theirs) = OurEnds::open(&init.paths, init.has_terminal)?;
+            let (ours, theirs) = OurEnds::open(&init.paths, init.has_terminal, Opening::Later)?;
             return Ok((ours, theirs, None));
         };
         let (mut ours, mut theirs) = (OurEnds::default(), TheirEnds::default());
