@@ -284,6 +284,13 @@ fn refused() {
         assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{at}: {refused}");
         assert_eq!(case.cgroups(), Vec::<PathBuf>::new());
     }
+    // The host's node of that name has to be that device.
+    let mut case = Case::new("true");
+    case.in_users(None);
+    case.spec["linux"]["devices"] =
+        json!([{"path": "/dev/zero", "type": "c", "major": 1, "minor": 3}]);
+    let refused = case.create().unwrap_err().to_string();
+    assert_eq!(refused, "use device /dev/zero: no such device");
     let mut case = Case::new("true");
     case.add_mount(json!({"destination": "/v", "type": "bind", "source": "/tmp", "options": ["rbind", "idmap"]}));
     let refused = case.create().unwrap_err();
