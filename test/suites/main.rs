@@ -25,6 +25,7 @@ mod images;
 mod interop;
 mod isolation;
 mod logs;
+mod machine;
 mod memory;
 mod mounts;
 mod network;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Entered::Inside(folder) => folder,
     };
     let suites = [
+        machine::tests(),
         crictl::tests(),
         pods::tests(),
         containers::tests(),

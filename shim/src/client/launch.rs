@@ -17,6 +17,9 @@ use crate::error::ShimError;
 
 pub(super) const BINARY: &str = "wherry-shim";
 
+/// Names the program that speaks to systemd for the shim: the daemon's own (`wherry scope`).
+const SCOPE_VARIABLE: &str = "WHERRY_SCOPE";
+
 /// Longest path that a socket address can hold, without its final zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -89,6 +92,7 @@ impl Launcher {
         let mut child = Command::new(self.program())
             .arg0(BINARY)
             .env_clear()
+            .env(SCOPE_VARIABLE, env::current_exe().unwrap_or_default())
             .current_dir(bundle.dir())
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::null())

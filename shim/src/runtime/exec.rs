@@ -142,6 +142,7 @@ fn prepare(
     plan.seccomp = Filter::open(lines.init.as_fd())?;
     if let Inherit::Files(count) = request.inherit {
         plan.preserve_fds = count;
+        plan.quiet = true;
     }
     let size = plan.console_size;
     let oom_score_adj = plan.oom_score_adj.unwrap_or_else(|| inherited_oom_score_adj(request));

@@ -42,6 +42,8 @@ pub struct Plan {
     umask: u32,
     /// Files above standard error that stay open.
     pub preserve_fds: u32,
+    /// Standard error is the process's own already: no word of the runtime's may go there.
+    pub quiet: bool,
     /// What its command is labelled with.
     pub labels: Labels,
     /// What it is to the schedulers.
@@ -98,6 +100,7 @@ impl Plan {
             seccomp: None,
             umask: spec.user().umask().unwrap_or(0o022),
             preserve_fds: 0,
+            quiet: false,
             labels: Labels::new(spec)?,
             attributes: Attributes::of_process(spec)?,
             affinity: Affinity::new(spec.exec_cpu_affinity().as_ref())?,
@@ -183,7 +186,7 @@ impl Prepared {
     fn become_user(&self, stdio: Stdio) -> Result<(), Failure> {
         let plan = &self.plan;
         let identity = &self.identity;
-        limit::apply(&plan.limits)?;
+        limit::apply(&plan.limits, plan.quiet)?;
         // From here on a word on standard error would be the container's own.
         stdio.install(identity)?;
         let _old = rustix::process::umask(Mode::from_raw_mode(plan.umask));

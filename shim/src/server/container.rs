@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use crate::{Exit, Failure, FailureKind};
 use proto::shim::container::User;
+use proto::shim::types::Mount;
 use rustix::process::Pid;
 
+use super::call::update::Update;
 use super::process::{INIT, Process};
 use super::ttrpc::Caller;
 use crate::log::Log;
@@ -32,6 +34,12 @@ pub struct Container {
     pub drain: Option<Drain>,
     /// Children that were reaped before their builder could say who they are.
     pub strays: Vec<(Pid, Exit)>,
+    /// It was frozen by its caller.
+    pub paused: bool,
+    /// Its limits are being changed.
+    pub update: Option<Update>,
+    /// What it was made from, until that was told.
+    pub rootfs: Vec<Mount>,
     next_key: u32,
 }
 
@@ -57,6 +65,9 @@ impl Container {
             describers: Vec::new(),
             drain: None,
             strays: Vec::new(),
+            paused: false,
+            update: None,
+            rootfs: Vec::new(),
             next_key: INIT + 1,
         }
     }

@@ -47,6 +47,12 @@ impl Server {
     }
 
     fn cloned(&mut self, key: u32, cloned: &Cloned) {
+        if key == INIT
+            && self.is_foreign()
+            && let Err(error) = crate::containerd::write_cgroups(cloned)
+        {
+            crate::runtime::warn(format_args!("write the list of cgroups: {error}"));
+        }
         let Some(container) = &mut self.container else { return };
         let Some(pid) = i32::try_from(cloned.pid).ok().and_then(Pid::from_raw) else { return };
         if key == INIT {
@@ -83,6 +89,7 @@ impl Server {
                 let describers = std::mem::take(&mut container.describers);
                 self.answer(caller, Ok(created.encode_to_vec()));
                 self.answer_describers(describers);
+                self.tell_created();
             }
             other => process.phase = other,
         }
@@ -105,6 +112,7 @@ impl Server {
                 let pid = process.pid();
                 let reaped = process.reaped.take();
                 self.answer(caller, Ok(wire::StartResponse { pid }.encode_to_vec()));
+                self.tell_started(key);
                 if let Some(exit) = reaped {
                     self.ended(key, exit);
                 }

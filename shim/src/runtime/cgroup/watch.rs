@@ -15,8 +15,9 @@ use oci_spec::runtime::LinuxResources;
 use super::super::report::Cloned;
 use super::folder::Folders;
 use super::freeze::Freezer;
+use super::hierarchy::{Hierarchy, Version};
 use super::stats::Stats;
-use super::{Doors, update, write_file};
+use super::{Doors, Place, update, write_file};
 
 /// How often and with which pause a cgroup that is still in use is tried to be removed. Its last processes are dead
 /// by then, but the kernel lets go of them only bit by bit.
@@ -28,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// ```text
 /// Watch::new(&Cloned)           what a builder made: the paths can be kept in a file and the Watch be made anew of them
 ///   doors()                     where an exec enters
-///   freeze() thaw() is_frozen() pause and resume; both wait, two seconds at most
+///   freeze() thaw() is_frozen() pause and resume; both wait, ten seconds at most: in a forked process
 ///   signal_all(signal)          everybody, also those in cgroups below; a frozen one is thawed to die
 ///   processes()                 everybody's pid
 ///   update(&LinuxResources)     other limits, all or none; allocates: to be called in a forked builder
@@ -48,7 +49,34 @@ impl Watch {
     pub fn new(made: &Cloned) -> Self {
         let oom =
             (!made.oom_file.is_empty()).then(|| fs::File::open(&made.oom_file).ok()).flatten();
-        Self { folders: Folders::new(made.cgroups.clone(), made.unified), oom }
+        Self { folders: Folders::new(made.cgroups.clone(), made.unified, &made.unit), oom }
+    }
+
+    /// What there is of the cgroups that a spec names, for when nobody could report them.
+    ///
+    /// # Errors
+    /// There are no cgroups on this host, or the path is none.
+    pub fn find(path: &Path) -> Result<Self, Failure> {
+        let place = Place::parse(path)?;
+        let relative = place.relative();
+        let mut hierarchies = Hierarchy::find()?;
+        hierarchies.sort_by_key(|hierarchy| hierarchy.version == Version::V1);
+        let unified = hierarchies.first().is_some_and(|first| first.version == Version::V2);
+        let dirs = hierarchies.into_iter().map(|hierarchy| hierarchy.mount_point.join(&relative));
+        let dirs = dirs.map(|dir| dir.display().to_string()).collect();
+        Ok(Self { folders: Folders::new(dirs, unified, place.unit()), oom: None })
+    }
+
+    /// The cgroups that the container itself has made below its own, by their path there.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: the path is none, or leads elsewhere.
+    pub fn below(&self, path: &str) -> Result<Self, Failure> {
+        if path.trim_matches('/').is_empty() {
+            return Ok(Self { folders: self.folders.below(Path::new("")), oom: None });
+        }
+        let relative = Place::parse(Path::new(path))?.relative();
+        Ok(Self { folders: self.folders.below(&relative), oom: None })
     }
 
     /// Where another process enters the cgroups.
@@ -83,7 +111,7 @@ impl Watch {
     /// Stops everybody where they stand, and returns when all do.
     ///
     /// # Errors
-    /// Somebody does not within two seconds: everybody goes on then.
+    /// Somebody does not within ten seconds: everybody goes on then.
     pub fn freeze(&self) -> Result<(), Failure> {
         self.freezer("freeze")?.freeze()
     }

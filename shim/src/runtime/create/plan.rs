@@ -8,7 +8,7 @@ use crate::{Failure, FailureKind, SPEC_FILE};
 use oci_spec::runtime::{Linux, Spec};
 use sys::mount::Propagation;
 
-use super::CreateRequest;
+use super::{CreateRequest, Parent};
 use crate::runtime::device::{self, Node};
 use crate::runtime::hook::Hooks;
 use crate::runtime::idmap::Maps;
@@ -49,8 +49,9 @@ impl Plan {
         refuse_unsupported(&spec)?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("it has no process"))?;
         let mut process = ProcessPlan::new(process, request.user.clone())?;
-        process.seccomp = seccomp(&spec, &request.state.id)?;
+        process.seccomp = seccomp(&spec, request)?;
         process.preserve_fds = request.preserve_fds;
+        process.quiet = request.parent == Parent::Caller;
         process.add_env(&request.env);
         if let Some(linux) = spec.linux() {
             process.attributes.add_container(linux)?;
@@ -201,9 +202,13 @@ fn check_clocks(spec: &Spec, namespaces: &Namespaces) -> Result<(), Failure> {
     }
 }
 
-fn seccomp(spec: &Spec, id: &str) -> Result<Option<Filter>, Failure> {
-    let container =
-        Container { id, version: spec.version(), annotations: spec.annotations().as_ref() };
+fn seccomp(spec: &Spec, request: &CreateRequest) -> Result<Option<Filter>, Failure> {
+    let container = Container {
+        folder: &request.private,
+        id: &request.state.id,
+        version: spec.version(),
+        annotations: spec.annotations().as_ref(),
+    };
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     profile.map(|profile| Filter::create(profile, &container)).transpose()
 }

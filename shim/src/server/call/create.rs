@@ -38,6 +38,7 @@ impl Server {
         init.has_terminal = request.terminal;
         let (files, stdio, log) = options.open_files(&init)?;
         init.files = files;
+        let told = if self.is_foreign() { request.rootfs.clone() } else { Vec::new() };
         let request = CreateRequest {
             layers: request.rootfs.into_iter().map(layer).collect(),
             terminal: request.terminal,
@@ -45,7 +46,9 @@ impl Server {
             state: HookState::here(&request.id),
             ..options.into_request()
         };
-        self.container = Some(Container::new(request.state.id.clone(), init));
+        let mut container = Container::new(request.state.id.clone(), init);
+        container.rootfs = told;
+        self.container = Some(container);
         let begun = self.begin(request, log, theirs.as_fd(), &stdio);
         match begun {
             Ok(builder) => {
