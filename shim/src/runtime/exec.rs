@@ -18,6 +18,7 @@ use sys::confined::Root;
 use sys::process::{CloneRequest, SingleThreaded, keep_only};
 
 use super::cgroup::Watch;
+use super::idmap::Maps;
 use super::process::{Plan, Prepared};
 use super::procfs::Procfs;
 use super::report::{self, Event};
@@ -152,7 +153,15 @@ fn prepare(
     // From outside: who is in a cgroup namespace may not put a process into a cgroup (cgroup v2, `nsdelegate`).
     request.cgroups.doors()?.join()?;
     plan.affinity.apply_after()?;
-    join(lines.init.as_fd(), namespaces(request.init.pid))?;
+    let kinds = namespaces(request.init.pid);
+    if kinds.contains(ThreadNameSpaceType::USER) {
+        let pid = request.init.pid.as_raw_nonzero().get().unsigned_abs();
+        stdio.give(&Maps::of(&procfs, pid)?)?;
+    }
+    join(lines.init.as_fd(), kinds)?;
+    if kinds.contains(ThreadNameSpaceType::USER) {
+        create::become_root()?;
+    }
     create::separate(true)?;
     let root = Root::open(Path::new("/"))
         .map_err(|e| Failure::os("open", "the container's root", e.source))?;

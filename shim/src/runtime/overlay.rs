@@ -53,7 +53,7 @@ pub fn make(layer: &Layer, place: &Path, users: Option<&Users>) -> Result<OwnedF
     let mut overlay = Overlay::parse(layer)?;
     let Some(users) = users else { return overlay.make_or_mount(place) };
     let _layers = overlay.map(users, place)?;
-    let (uid, gid) = users.root()?;
+    let (uid, gid) = users.maps().root()?;
     // Who mounts an overlay writes its upper layer, in which the host's root is nobody.
     as_filesystem_owner(uid, gid, || Ok(overlay.make_or_mount(place)))
         .map_err(|e: std::io::Error| Failure::os("mount", "overlay", e))?

@@ -181,7 +181,7 @@ fn copy_folder(path: &Path) -> Result<(OwnedFd, OwnedFd), Failure> {
 pub fn map_tree(tree: OwnedFd, users: Option<&Users>, name: &str) -> Result<OwnedFd, Failure> {
     let Some(users) = users else { return Ok(tree) };
     let found = target::stat(&tree).map_err(|e| Failure::os("look at", name, e))?;
-    if !users.has_user(found.stx_uid) {
+    if !users.maps().has_user(found.stx_uid) {
         map_ids(&tree, users.file(), false).map_err(|error| {
             Failure::os_kind(FailureKind::InvalidArgument, "map ids of", name, error)
         })?;

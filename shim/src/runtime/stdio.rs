@@ -4,11 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use crate::{Failure, FailureKind};
-use rustix::fs::{AtFlags, FileType, OFlags, Uid, chownat};
+use rustix::fs::{AtFlags, FileType, Gid, OFlags, Uid, chownat};
 use rustix::io::Errno;
 use sys::confined::Root;
 use sys::process::{StandardFile, set_standard};
 
+use super::idmap::Maps;
 use super::target;
 use super::user::Identity;
 
@@ -64,6 +65,24 @@ impl Stdio {
             }
             let copied = null.as_ref().map(|null| rustix::io::fcntl_dupfd_cloexec(null, 3));
             *file = copied.transpose().map_err(|e| Failure::os("open", "/dev/null", e))?;
+        }
+        Ok(())
+    }
+
+    /// Gives pipes to the root of a user namespace: nobody in it could open `/dev/stdout` otherwise, nor pass it on.
+    ///
+    /// # Errors
+    /// The namespace has no root, or the kernel refuses.
+    pub fn give(&self, to: &Maps) -> Result<(), Failure> {
+        let (uid, gid) = to.root()?;
+        let fail = |error: Errno| Failure::os("give to the container", "standard files", error);
+        for file in [&self.input, &self.output, &self.error].into_iter().flatten() {
+            let found = rustix::fs::fstat(file).map_err(fail)?;
+            let kind = FileType::from_raw_mode(found.st_mode);
+            if kind == FileType::Fifo && !to.has_user(found.st_uid) {
+                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                chownat(file, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(fail)?;
+            }
         }
         Ok(())
     }

@@ -229,7 +229,10 @@ fn furnish(
 }
 
 /// Becomes the root of the user namespace that this process is in: what it makes has to have an owner there.
-fn become_root() -> Result<(), Failure> {
+///
+/// # Errors
+/// `InvalidArgument`: the namespace has no user or group 0.
+pub fn become_root() -> Result<(), Failure> {
     let fail = |error: Errno| {
         let kind = FailureKind::InvalidArgument;
         Failure::os_kind(kind, "become root of", "the user namespace", error)
