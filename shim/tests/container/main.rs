@@ -16,6 +16,7 @@ mod measure;
 mod memory;
 mod process;
 mod rootfs;
+mod scope;
 
 fn main() -> std::process::ExitCode {
     if let Ok(options) = std::env::var(here::ROLE) {
@@ -31,6 +32,7 @@ fn main() -> std::process::ExitCode {
         hook::TESTS,
         memory::TESTS,
         limits::TESTS,
+        scope::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,
         hostile::leak::TESTS,
