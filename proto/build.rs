@@ -2,12 +2,17 @@
 
 use std::error::Error;
 
-const SHIM: [&str; 5] = [
+const SHIM: [&str; 10] = [
     "shim/task.proto",
     "shim/ttrpc.proto",
     "shim/container.proto",
     "shim/cgroups_v1.proto",
     "shim/cgroups_v2.proto",
+    "shim/runc_options.proto",
+    "shim/bootstrap.proto",
+    "shim/events.proto",
+    "shim/event_service.proto",
+    "shim/introspection.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -17,7 +17,7 @@
 //!
 //! # Current limitations
 //!
-//! No user namespaces, seccomp or AppArmor profiles, image mounts, CDI devices: a request for one is refused.
+//! No user namespaces, AppArmor profiles, image mounts, CDI devices: a request for one is refused.
 #![forbid(unsafe_code)]
 
 mod clock;

@@ -1,6 +1,6 @@
 //! The messages of a shim's socket: ttrpc's frames, containerd's Task service, and Wherry's own extras.
 
-/// Mounts (`containerd.types`).
+/// Mounts, and the envelopes of events (`containerd.types`).
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::use_self)]
 pub mod types {
     include!(concat!(env!("OUT_DIR"), "/containerd.types.rs"));
@@ -46,5 +46,38 @@ pub mod cgroups {
     #[allow(missing_docs, deprecated, clippy::all, clippy::pedantic)]
     pub mod v2 {
         include!(concat!(env!("OUT_DIR"), "/io.containerd.cgroups.v2.rs"));
+    }
+}
+
+/// What containerd is configured with for a shim (`containerd.runc.v1`).
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::use_self)]
+pub mod runc {
+    include!(concat!(env!("OUT_DIR"), "/containerd.runc.v1.rs"));
+}
+
+/// How a shim is started (`containerd.runtime.bootstrap.v1`).
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::use_self)]
+pub mod bootstrap {
+    include!(concat!(env!("OUT_DIR"), "/containerd.runtime.bootstrap.v1.rs"));
+}
+
+/// What happens to tasks (`containerd.events`).
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::use_self)]
+pub mod events {
+    include!(concat!(env!("OUT_DIR"), "/containerd.events.rs"));
+}
+
+/// Where events are sent to (`containerd.services.events.ttrpc.v1`).
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::use_self)]
+pub mod services {
+    #[allow(missing_docs, clippy::all, clippy::pedantic)]
+    pub mod events {
+        #[allow(missing_docs, clippy::all, clippy::pedantic)]
+        pub mod ttrpc {
+            #[allow(missing_docs, clippy::all, clippy::pedantic)]
+            pub mod v1 {
+                include!(concat!(env!("OUT_DIR"), "/containerd.services.events.ttrpc.v1.rs"));
+            }
+        }
     }
 }

@@ -143,3 +143,31 @@ fn the_cgroup_metrics_have_every_row_of_the_facts_and_no_other() {
         assert_same(&described(&set, package), &facts(section(text, package)));
     }
 }
+
+#[test]
+fn what_shims_are_started_with_and_tell_has_every_row_of_the_facts_and_no_other() {
+    let files = ["runc_options", "bootstrap", "events", "event_service"]
+        .map(|name| format!("shim/{name}.proto"));
+    let set = protox::compile(files, ["shim"]).unwrap();
+    let text = include_str!("../facts/shim-api.tsv");
+    for package in [
+        "containerd.runc.v1",
+        "containerd.runtime.bootstrap.v1",
+        "containerd.events",
+        "containerd.services.events.ttrpc.v1",
+    ] {
+        assert_same(&described(&set, package), &facts(section(text, package)));
+    }
+    let envelopes = &text[text.find("# types/event.proto").expect("the facts have envelopes")..];
+    let envelopes = facts(section(envelopes, "containerd.types"));
+    assert!(envelopes.is_subset(&described(&set, "containerd.types")));
+}
+
+/// The messages did not change with the third version of the service; its name did.
+#[test]
+fn the_third_version_of_the_task_service_has_the_rows_of_the_second() {
+    let text = include_str!("../facts/shim-api.tsv");
+    let [second, third] =
+        ["containerd.task.v2", "containerd.task.v3"].map(|package| facts(section(text, package)));
+    assert_same(&second, &third);
+}

@@ -12,6 +12,8 @@
 mod bundle;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "runtime")]
+pub mod containerd;
 mod error;
 mod exit;
 #[cfg(feature = "runtime")]
@@ -19,6 +21,8 @@ pub mod hold;
 mod identity;
 #[cfg(feature = "runtime")]
 mod log;
+#[cfg(feature = "runtime")]
+pub mod oci;
 #[cfg(feature = "runtime")]
 pub mod runtime;
 #[cfg(feature = "runtime")]

@@ -6,6 +6,8 @@
 //! that carry the attribute below.
 
 #[allow(unsafe_code)]
+pub mod attribute;
+#[allow(unsafe_code)]
 pub mod bpf;
 pub mod confined;
 pub mod durable;

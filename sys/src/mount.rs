@@ -74,6 +74,25 @@ pub fn set_attributes(mount: impl AsFd, change: Attributes, recursive: bool) -> 
         propagation: change.propagation,
         userns_fd: 0,
     };
+    set(mount, &attr, recursive)
+}
+
+/// Shows the files of a detached mount with the ids that a user namespace makes of theirs.
+///
+/// # Errors
+/// `EINVAL` when the file system cannot be mapped or the mount is mapped already; `EPERM` for a foreign mount.
+pub fn map_ids(mount: impl AsFd, users: impl AsFd, recursive: bool) -> io::Result<()> {
+    let users = u64::try_from(users.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: users,
+    };
+    set(mount, &attr, recursive)
+}
+
+fn set(mount: impl AsFd, attr: &libc::mount_attr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a static C string, `attr` outlives the call and its size is the one passed.
     let done = unsafe {
@@ -82,7 +101,7 @@ pub fn set_attributes(mount: impl AsFd, change: Attributes, recursive: bool) -> 
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     };

@@ -36,6 +36,12 @@ pub const NEW_NETWORK: u64 = libc::CLONE_NEWNET as u64;
 pub const NEW_IPC: u64 = libc::CLONE_NEWIPC as u64;
 /// New host name namespace.
 pub const NEW_UTS: u64 = libc::CLONE_NEWUTS as u64;
+/// New user namespace: the child has all rights in it, and none outside.
+pub const NEW_USERS: u64 = libc::CLONE_NEWUSER as u64;
+/// New cgroup namespace.
+pub const NEW_CGROUPS: u64 = libc::CLONE_NEWCGROUP as u64;
+/// New time namespace, which clone3(2) cannot make: only unshare(2) can.
+pub const NEW_TIME: u64 = 0x80;
 /// The child's parent is the caller's parent.
 pub const SAME_PARENT: u64 = libc::CLONE_PARENT as u64;
 

@@ -19,11 +19,13 @@ mod crictl;
 mod daemon;
 mod exec;
 mod files;
+mod hostile;
 mod images;
 #[cfg(feature = "interop")]
 mod interop;
 mod isolation;
 mod logs;
+mod machine;
 mod memory;
 mod mounts;
 mod network;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Entered::Inside(folder) => folder,
     };
     let suites = [
+        machine::tests(),
         crictl::tests(),
         pods::tests(),
         containers::tests(),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         images::tests(),
         pulls::tests(),
         bad_input::tests(),
+        hostile::tests(),
         network::tests(),
         recovery::tests(),
         random_kills::tests(),

@@ -15,8 +15,8 @@ use std::io::{Read, Write, stdin, stdout};
 use std::time::Duration;
 
 use serde_json::Value as Json;
-use zbus::zvariant::{OwnedObjectPath, Value};
 use zbus::{Connection, Proxy};
+use zbus::{OwnedObjectPath, Variant};
 
 /// How long systemd may take for a job.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -80,10 +80,10 @@ async fn start(manager: &Proxy<'_>, unit: &str, properties: &[Property]) -> Resu
     use futures_util::StreamExt;
     let fail = sentence("start scope", unit);
     let mut own = values(properties)?;
-    own.push(("PIDs", Value::from(vec![std::process::id()])));
+    own.push(("PIDs", Variant::from(vec![std::process::id()])));
     let mut removed = manager.receive_signal("JobRemoved").await.map_err(&fail)?;
     let _subscribed: () = manager.call("Subscribe", &()).await.map_err(&fail)?;
-    let auxiliary: Vec<(&str, Vec<(&str, Value<'_>)>)> = Vec::new();
+    let auxiliary: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
     let job: OwnedObjectPath = manager
         .call("StartTransientUnit", &(unit, "replace", own, auxiliary))
         .await
@@ -140,12 +140,12 @@ fn read_properties() -> Result<Vec<Property>, String> {
 }
 
 /// D-Bus has more types than JSON; of those that systemd wants of a scope, the value's form tells which one it is.
-fn values(properties: &[Property]) -> Result<Vec<(&str, Value<'_>)>, String> {
+fn values(properties: &[Property]) -> Result<Vec<(&str, Variant<'_>)>, String> {
     let all = properties.iter().map(|(name, json)| {
         let value = match json {
-            Json::String(text) => Some(Value::from(text.as_str())),
-            Json::Bool(flag) => Some(Value::from(*flag)),
-            Json::Number(number) => number.as_u64().map(Value::from),
+            Json::String(text) => Some(Variant::from(text.as_str())),
+            Json::Bool(flag) => Some(Variant::from(*flag)),
+            Json::Number(number) => number.as_u64().map(Variant::from),
             Json::Array(items) => array(items),
             _ => None,
         };
@@ -155,17 +155,17 @@ fn values(properties: &[Property]) -> Result<Vec<(&str, Value<'_>)>, String> {
 }
 
 /// Numbers are bytes (a mask of CPUs), pairs of texts are device rules.
-fn array(items: &[Json]) -> Option<Value<'static>> {
+fn array(items: &[Json]) -> Option<Variant<'static>> {
     let bytes: Option<Vec<u8>> =
         items.iter().map(|item| u8::try_from(item.as_u64()?).ok()).collect();
     if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
-        return Some(Value::from(bytes));
+        return Some(Variant::from(bytes));
     }
     let pair = |item: &Json| match item.as_array()?.as_slice() {
         [Json::String(one), Json::String(two)] => Some((one.clone(), two.clone())),
         _ => None,
     };
-    items.iter().map(pair).collect::<Option<Vec<_>>>().map(Value::from)
+    items.iter().map(pair).collect::<Option<Vec<_>>>().map(Variant::from)
 }
 
 fn sentence<E: std::fmt::Display>(operation: &str, unit: &str) -> impl Fn(E) -> String {

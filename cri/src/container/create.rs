@@ -150,6 +150,7 @@ impl Draft {
         prepare::mount_sources(&mut config)?;
         let devices = prepare::devices(&config)?;
         prepare::log_folder(self.log.as_deref())?;
+        let seccomp = prepare::seccomp(&config)?;
         let pod = self.runtime.pod_paths(self.sandbox.id());
         let spec = spec::build(&spec::Inputs {
             id: &self.id,
@@ -160,6 +161,7 @@ impl Draft {
             pod: &pod,
             pid_namespace: self.pid_namespace.clone(),
             devices: &devices,
+            seccomp: seccomp.as_ref(),
             devices_fenced: self.runtime.devices_fenced,
         })?;
         let rootfs = self.runtime.snapshots.prepare(key, self.image.layers.last());

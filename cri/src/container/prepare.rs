@@ -1,12 +1,15 @@
 //! What a container needs of the host before its specification can be written: sources of mounts, devices, logs.
 
-use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::fs::{self, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use image::Image;
+use oci_spec::runtime::LinuxSeccomp;
 
 use super::config::{ContainerConfig, Device};
+use super::security::SeccompProfile;
 use crate::error::Error;
 use crate::sandbox::config::SandboxConfig;
 use crate::signal::Signal;
@@ -14,6 +17,9 @@ use crate::spec::HostDevice;
 
 /// Folders of /dev that are mounts of the container's own, and the console, which is a terminal of its own.
 const NOT_DEVICES: [&str; 6] = ["pts", "shm", "mqueue", "fd", "console", "hugepages"];
+
+/// Largest file of a seccomp profile, in bytes.
+const MAX_PROFILE: u64 = 1 << 20;
 
 /// The request's signal, the image's, or SIGTERM.
 ///
@@ -70,6 +76,32 @@ pub fn mount_sources(config: &mut ContainerConfig) -> Result<(), Error> {
         mount.host_path = mount.host_path.canonicalize().map_err(error)?;
     }
     Ok(())
+}
+
+/// What the file of a `Localhost` seccomp profile says.
+///
+/// # Errors
+/// It cannot be read, or is no profile of the OCI runtime specification.
+pub fn seccomp(config: &ContainerConfig) -> Result<Option<LinuxSeccomp>, Error> {
+    let SeccompProfile::Localhost(path) = &config.security.seccomp else { return Ok(None) };
+    let operation = || {
+        let name = &config.metadata.name;
+        format!("read seccomp profile {} of container {name}", path.display())
+    };
+    let invalid = |reason: String| Error::Invalid { operation: operation(), reason };
+    let error = |source| Error::Io { operation: operation(), source };
+    // Whatever has its name must not be waited for.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(error)?;
+    if !file.metadata().map_err(error)?.is_file() {
+        return Err(invalid("it is not a regular file".into()));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_PROFILE + 1).read_to_end(&mut text).map_err(error)?;
+    if text.len() as u64 > MAX_PROFILE {
+        return Err(invalid(format!("it is larger than {MAX_PROFILE} bytes")));
+    }
+    serde_json::from_slice(&text).map(Some).map_err(|error| invalid(error.to_string()))
 }
 
 /// The devices asked for; all of the node's for a privileged container.

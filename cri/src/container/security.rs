@@ -46,6 +46,18 @@ pub struct RunAs {
     pub strict: bool,
 }
 
+/// Which system calls a container may make.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SeccompProfile {
+    /// All.
+    #[default]
+    Unconfined,
+    /// What is good for nearly everybody.
+    RuntimeDefault,
+    /// What a file on the node says: the spec's profile as JSON.
+    Localhost(PathBuf),
+}
+
 /// A container's security context.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Security {
@@ -61,6 +73,9 @@ pub struct Security {
     pub readonly_rootfs: bool,
     /// Whether execve(2) can give new rights.
     pub no_new_privs: bool,
+    /// The system calls that it may make.
+    #[serde(default)]
+    pub seccomp: SeccompProfile,
     /// Hidden paths: the whole list, an empty one hides nothing.
     pub masked_paths: Vec<PathBuf>,
     /// Read-only paths: the whole list.
@@ -89,6 +104,7 @@ impl Security {
             run_as: parse_user(&wire).map_err(invalid)?,
             readonly_rootfs: wire.readonly_rootfs,
             no_new_privs: wire.no_new_privs,
+            seccomp: parse_seccomp(&wire).map_err(invalid)?,
             masked_paths: paths(&wire.masked_paths)?,
             readonly_paths: paths(&wire.readonly_paths)?,
             capabilities: CapabilityChange {
@@ -111,12 +127,6 @@ fn refuse_profiles(wire: &cri::LinuxContainerSecurityContext, about: &str) -> Re
     let confined = |profile: &Option<cri::SecurityProfile>| {
         profile.as_ref().is_some_and(|profile| profile.profile_type() != ProfileType::Unconfined)
     };
-    // Old kubelets still fill in the deprecated field.
-    #[allow(deprecated)]
-    let legacy = !matches!(wire.seccomp_profile_path.as_str(), "" | "unconfined");
-    if confined(&wire.seccomp) || (wire.seccomp.is_none() && legacy) {
-        return Err(unsupported("a seccomp profile"));
-    }
     let localhost = wire
         .apparmor
         .as_ref()
@@ -127,6 +137,38 @@ fn refuse_profiles(wire: &cri::LinuxContainerSecurityContext, about: &str) -> Re
         return Err(unsupported("an AppArmor profile"));
     }
     Ok(())
+}
+
+/// Reads the field or, of an old kubelet, the deprecated one. Privileged containers have no filter.
+fn parse_seccomp(wire: &cri::LinuxContainerSecurityContext) -> Result<SeccompProfile, String> {
+    use cri::security_profile::ProfileType;
+    if wire.privileged {
+        return Ok(SeccompProfile::Unconfined);
+    }
+    let localhost = |path: &str| {
+        let path = path.strip_prefix("localhost/").unwrap_or(path);
+        let path = grammar::absolute(path).map_err(|reason| format!("seccomp profile: {reason}"));
+        path.map(SeccompProfile::Localhost)
+    };
+    let Some(profile) = &wire.seccomp else {
+        #[allow(deprecated)]
+        return match wire.seccomp_profile_path.as_str() {
+            "" | "unconfined" => Ok(SeccompProfile::Unconfined),
+            "runtime/default" | "docker/default" => Ok(SeccompProfile::RuntimeDefault),
+            path if path.starts_with("localhost/") => localhost(path),
+            other => Err(format!("seccomp profile {other:?} is none")),
+        };
+    };
+    let kind = ProfileType::try_from(profile.profile_type)
+        .map_err(|_| format!("seccomp profile type {} is none", profile.profile_type))?;
+    if kind != ProfileType::Localhost && !profile.localhost_ref.is_empty() {
+        return Err("a seccomp profile that is no file names one".into());
+    }
+    match kind {
+        ProfileType::Unconfined => Ok(SeccompProfile::Unconfined),
+        ProfileType::RuntimeDefault => Ok(SeccompProfile::RuntimeDefault),
+        ProfileType::Localhost => localhost(&profile.localhost_ref),
+    }
 }
 
 fn parse_pid(options: Option<&cri::NamespaceOption>) -> Result<PidView, String> {
@@ -205,12 +247,46 @@ mod tests {
     }
 
     #[test]
-    fn a_seccomp_profile_is_refused_and_not_ignored() {
-        let wire = cri::LinuxContainerSecurityContext {
-            seccomp: Some(cri::SecurityProfile::default()),
-            ..Default::default()
+    fn seccomp_profiles_are_read_from_both_fields_and_never_guessed() {
+        use cri::security_profile::ProfileType;
+        let new = |kind: ProfileType, path: &str| {
+            let profile =
+                cri::SecurityProfile { profile_type: kind.into(), localhost_ref: path.into() };
+            let seccomp = Some(profile);
+            let wire = cri::LinuxContainerSecurityContext { seccomp, ..Default::default() };
+            parse(wire).map(|security| security.seccomp)
         };
-        assert!(matches!(parse(wire.clone()), Err(Error::Unsupported { .. })));
-        assert!(parse(cri::LinuxContainerSecurityContext { privileged: true, ..wire }).is_ok());
+        let old = |path: &str| {
+            #[allow(deprecated)]
+            let wire = cri::LinuxContainerSecurityContext {
+                seccomp_profile_path: path.into(),
+                ..Default::default()
+            };
+            parse(wire).map(|security| security.seccomp)
+        };
+        let file = SeccompProfile::Localhost("/etc/profile.json".into());
+        assert_eq!(new(ProfileType::RuntimeDefault, "").unwrap(), SeccompProfile::RuntimeDefault);
+        assert_eq!(new(ProfileType::Unconfined, "").unwrap(), SeccompProfile::Unconfined);
+        assert_eq!(new(ProfileType::Localhost, "/etc/profile.json").unwrap(), file);
+        assert_eq!(new(ProfileType::Localhost, "localhost//etc/profile.json").unwrap(), file);
+        for (text, meant) in [
+            ("", SeccompProfile::Unconfined),
+            ("unconfined", SeccompProfile::Unconfined),
+            ("runtime/default", SeccompProfile::RuntimeDefault),
+            ("docker/default", SeccompProfile::RuntimeDefault),
+            ("localhost//etc/profile.json", file),
+        ] {
+            assert_eq!(old(text).unwrap(), meant, "{text}");
+        }
+        for path in ["", "profile.json", "/etc/../profile.json", "/etc/pro\nfile.json"] {
+            assert!(new(ProfileType::Localhost, path).is_err(), "{path}");
+            assert!(old(&format!("localhost/{path}")).is_err(), "{path}");
+        }
+        assert!(new(ProfileType::RuntimeDefault, "/etc/profile.json").is_err());
+        assert!(old("something").is_err());
+        let seccomp = Some(cri::SecurityProfile::default());
+        let wire =
+            cri::LinuxContainerSecurityContext { privileged: true, seccomp, ..Default::default() };
+        assert_eq!(parse(wire).unwrap().seccomp, SeccompProfile::Unconfined);
     }
 }

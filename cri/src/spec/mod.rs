@@ -6,6 +6,7 @@
 mod device;
 mod mounts;
 mod process;
+mod seccomp;
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Linux, LinuxBuilder, LinuxCpuBuilder, LinuxHugepageLimitBuilder, LinuxMemoryBuilder,
     LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
-    LinuxResourcesBuilder, RootBuilder, Spec, SpecBuilder,
+    LinuxResourcesBuilder, LinuxSeccomp, RootBuilder, Spec, SpecBuilder,
 };
 
 pub use device::HostDevice;
@@ -50,6 +51,8 @@ pub struct Inputs<'a> {
     pub pid_namespace: PidNamespace,
     /// The devices asked for, or all of the node's for a privileged container.
     pub devices: &'a [HostDevice],
+    /// What the file of a `Localhost` seccomp profile says.
+    pub seccomp: Option<&'a LinuxSeccomp>,
     /// Whether a device cgroup keeps the container from other devices.
     pub devices_fenced: bool,
 }
@@ -83,13 +86,17 @@ fn assemble(
 ) -> Result<Spec, OciSpecError> {
     let security = &inputs.config.security;
     let root = RootBuilder::default().path(ROOTFS).readonly(security.readonly_rootfs).build()?;
+    let capabilities = process.capabilities().as_ref();
+    let bounding = capabilities.and_then(|sets| sets.bounding().clone()).unwrap_or_default();
+    let mut linux = linux(inputs)?;
+    linux.set_seccomp(seccomp::build(&security.seccomp, inputs.seccomp, &bounding)?);
     let mut spec = SpecBuilder::default()
         .version(OCI_VERSION)
         .root(root)
         .process(process)
         .mounts(mounts::build(inputs)?)
         .annotations(annotations(inputs))
-        .linux(linux(inputs)?)
+        .linux(linux)
         .build()?;
     // The pod's UTS namespace has its name already.
     spec.set_hostname(None);

@@ -58,6 +58,7 @@ fn spec_of(case: Case) -> Result<Spec, Error> {
         pod: &PodPaths::of(Path::new("/run/wherry"), &sandbox_id),
         pid_namespace: case.pid,
         devices: &[],
+        seccomp: None,
         devices_fenced: case.fenced,
     })
 }
@@ -119,6 +120,7 @@ fn golden_a_container_with_volumes_and_limits() {
             readonly_rootfs: true,
             masked_paths: vec!["/proc/kcore".into()],
             readonly_paths: vec!["/proc/sys".into()],
+            seccomp: Some(wire::SecurityProfile::default()),
             capabilities: Some(wire::Capability {
                 add_capabilities: vec!["NET_ADMIN".into()],
                 drop_capabilities: vec!["ALL".into()],

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
-use self::clock::Stamp;
+pub(crate) use self::clock::Stamp;
 use self::file::LogFile;
 use self::line::{Lines, Tag};
 

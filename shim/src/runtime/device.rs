@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Uid, chownat, makedev, mknodat, readlinkat, statat, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, makedev, mknodat, readlinkat, statat,
+    symlinkat,
 };
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use sys::confined::Root;
 
-use super::target;
+use super::mount::put;
+use super::target::{self, Wanted};
 
 /// A device node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,20 +52,55 @@ const LINKS: [(&str, &str); 5] = [
 /// A device of the spec that cannot be one.
 pub fn nodes(spec: &Spec) -> Result<Vec<Node>, Failure> {
     let own = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
-    let own: Vec<Node> = own.into_iter().flatten().map(Node::parse).collect::<Result<_, _>>()?;
+    let own = own.into_iter().flatten().map(Node::parse);
+    let mut own: Vec<Node> = own.collect::<Result<_, _>>()?;
+    // It is the link to the container's own instance, whatever the host has there.
+    own.retain(|node| node.path != Path::new("/dev/ptmx"));
     let mut all: Vec<Node> = DEFAULT.iter().map(Node::standard).collect();
     all.retain(|node| own.iter().all(|other| other.path != node.path));
     all.extend(own);
     Ok(all)
 }
 
-/// Makes the nodes and links below `root`, unless its `/dev` is a folder of the host.
+/// The host's nodes of the same names, as detached mounts: what a user namespace gets, which can make none.
+///
+/// # Errors
+/// `InvalidArgument`: the host has no such device there.
+pub fn borrow(nodes: &[Node]) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    let borrow = |node: &Node| {
+        // A FIFO can be made by anybody.
+        if node.kind == FileType::Fifo {
+            return Ok(None);
+        }
+        let invalid = |error: Errno| {
+            let kind = FailureKind::InvalidArgument;
+            Failure::os_kind(kind, "use device", node.path.display().to_string(), error)
+        };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        let tree = open_tree(CWD, &node.path, flags).map_err(invalid)?;
+        let found = target::stat(&tree).map_err(invalid)?;
+        let same = FileType::from_raw_mode(found.stx_mode.into()) == node.kind
+            && (found.stx_rdev_major, found.stx_rdev_minor) == (node.major, node.minor);
+        if same { Ok(Some(tree)) } else { Err(invalid(Errno::NODEV)) }
+    };
+    nodes.iter().map(borrow).collect()
+}
+
+/// Makes the nodes and links below `root`; in place of nodes, those that are `lent` are mounted.
 ///
 /// # Errors
 /// Something else is in a node's place.
-pub fn make(root: &Root, nodes: &[Node]) -> Result<(), Failure> {
+pub fn make(root: &Root, nodes: &[Node], lent: Vec<Option<OwnedFd>>) -> Result<(), Failure> {
     let dev = target::open_or_make_plain_dir(root, Path::new("/dev"))?;
+    let mut lent = lent.into_iter();
     for node in nodes {
+        if let Some(tree) = lent.next().flatten() {
+            let place = target::open_or_make(root, &node.path, Wanted::File)?;
+            put(&tree, &place, &node.path.display().to_string())?;
+            continue;
+        }
         let name =
             node.path.strip_prefix("/dev").ok().filter(|name| name.components().count() == 1);
         match name {

@@ -1,115 +1,203 @@
-//! A further process in a running container: its builder, and then the process itself.
+//! A further process in a running container.
+//!
+//! One fork makes it: the caller points its children's PID namespace at the container's for the moment of the clone
+//! (setns(2)), so the process is a child of the caller from its birth, and nobody has to make it on another's behalf.
+//! It then joins the container's cgroups, and all other namespaces in one call.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::Process as SpecProcess;
-use rustix::fs::{FileType, Mode, OFlags};
+use proto::shim::container as wire;
 use rustix::io::Errno;
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use sys::confined::Root;
-use sys::process::{CloneRequest, SAME_PARENT, SingleThreaded};
+use sys::process::{CloneRequest, SingleThreaded, keep_only};
 
-use super::cgroup::{Doors, Watch};
-use super::namespace::unsupported;
-use super::process::{Plan, Stdio};
-use super::report::{self, Cloned, Event};
+use super::cgroup::Watch;
+use super::process::{Plan, Prepared};
+use super::procfs::Procfs;
+use super::report::{self, Event};
 use super::seccomp::Filter;
-use super::{BuilderFiles, conclude, create, limit};
+use super::stdio::Stdio;
+use super::terminal::Terminal;
+use super::{BuilderFiles, create, limit};
 
-/// What the shim was asked.
+/// What is to be executed, and where.
 #[derive(Debug)]
 pub struct ExecRequest<'a> {
     /// The process of an OCI spec, as JSON.
     pub process: &'a [u8],
-    /// FIFOs that the caller made; empty ones become the null device.
-    pub stdout: &'a str,
-    /// As `stdout`.
-    pub stderr: &'a str,
+    /// A terminal in place of the standard files.
+    pub terminal: bool,
     /// The container's first process.
-    pub init: BorrowedFd<'a>,
+    pub init: Init<'a>,
     /// The container's cgroups.
     pub cgroups: &'a Watch,
-    /// How soon the kernel kills it when its spec does not say.
+    /// How soon the kernel kills it when neither its spec nor the first process says.
     pub oom_score_adj: i32,
+    /// A connected socket that gets the terminal's master in place of whoever reads the report.
+    pub console: Option<BorrowedFd<'a>>,
+    /// What the caller has open.
+    pub inherit: Inherit,
 }
 
-/// The namespaces that the builder enters, for the process to be born in. The cgroup namespace is not among them: who
-/// is in it may not put a process into a cgroup from outside (cgroup v2, `nsdelegate`).
-const OF_BUILDER: ThreadNameSpaceType = ThreadNameSpaceType::MOUNT
+/// What a process gets of the caller's files beyond its standard ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inherit {
+    /// Nothing, not even for a moment: they are a shim's.
+    Nothing,
+    /// The files 3 and following, so many. The caller's others are closed when the command is executed.
+    Files(u32),
+}
+
+/// A container's first process: its number means it for as long as the handle's owner does not reap it.
+#[derive(Debug, Clone, Copy)]
+pub struct Init<'a> {
+    /// The number, as the caller sees it.
+    pub pid: Pid,
+    /// The handle.
+    pub handle: BorrowedFd<'a>,
+}
+
+/// Those that a container always has been given, its own or its pod's or the host's.
+const ALWAYS: ThreadNameSpaceType = ThreadNameSpaceType::MOUNT
     .union(ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME)
     .union(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)
-    .union(ThreadNameSpaceType::PROCESS_ID)
+    .union(ThreadNameSpaceType::CONTROL_GROUP)
     .union(ThreadNameSpaceType::NETWORK);
 
-/// The builder: makes the process, whose parent is the shim, and returns the builder's exit code.
-pub fn build(thread: &SingleThreaded, request: &ExecRequest<'_>, files: BuilderFiles<'_>) -> u8 {
-    let BuilderFiles { report, stdio: [input, ..] } = files;
-    // The handle of the first process takes the place of a standard file on the way through.
-    let files = BuilderFiles { report, stdio: [input, Some(request.init), None] };
-    let (report, Stdio { input, output, .. }) = match files.keep() {
-        Ok(kept) => kept,
-        Err(code) => return code,
-    };
-    let Some(init) = output else { return 1 };
-    let result = clone(thread, request, &report, input, &init);
-    conclude(&report, result)
-}
-
-fn clone(
+/// Makes the process, a child of the caller, and returns its number. What becomes of it is told over `files.report`:
+/// a failure, a terminal's master (with `Ready`), and by its end that the command was executed.
+///
+/// # Errors
+/// The container has ended, or the kernel refuses another process.
+pub fn execute(
     thread: &SingleThreaded,
     request: &ExecRequest<'_>,
-    report: &OwnedFd,
-    input: Option<OwnedFd>,
-    init: &OwnedFd,
-) -> Result<(), Failure> {
-    let spec: SpecProcess = serde_json::from_slice(request.process).map_err(|error| {
-        Failure::new(FailureKind::InvalidArgument, "read process", "of exec", error.to_string())
-    })?;
-    if spec.terminal().unwrap_or(false) {
-        return Err(unsupported("execute", "with a terminal", "not supported"));
-    }
-    let mut plan = Plan::new(&spec, None)?;
-    plan.seccomp = Filter::open(init.as_fd())?;
-    let stdio =
-        Stdio { input, output: open_fifo(request.stdout)?, error: open_fifo(request.stderr)? };
-    let doors = request.cgroups.doors()?;
-    limit::set_oom_score_adj(plan.oom_score_adj.unwrap_or(request.oom_score_adj))?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|e| Failure::os("hide process", "", e))?;
-    join(init, OF_BUILDER)?;
-    let how = CloneRequest { flags: SAME_PARENT, cgroup: doors.birthplace() };
-    let pid = thread
-        .clone(&how, || run(plan, &doors, (report, init), stdio))
-        .map_err(|e| Failure::os("create", "process", e))?;
-    let pid = pid.as_raw_nonzero().get().unsigned_abs();
-    let event = Event::Cloned(Cloned { pid, ..Cloned::default() });
-    report::send(report.as_fd(), event, None).map_err(|e| Failure::os("report", "", e))
+    files: &BuilderFiles<'_>,
+) -> Result<Pid, Failure> {
+    let fail = |error: Errno| Failure::os("create", "process", error);
+    let birthplace = request.cgroups.birthplace()?;
+    // From the first moment on it can be seen from inside the container.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(fail)?;
+    let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map_err(fail)?;
+    join(request.init.handle, ThreadNameSpaceType::PROCESS_ID)?;
+    let how = CloneRequest { flags: 0, cgroup: birthplace.as_ref().map(AsFd::as_fd) };
+    let cloned = thread.clone(&how, || run(request, files));
+    // Whom we make from now on is our own again. Nothing about this can be refused.
+    let back = move_into_thread_name_spaces(own.as_fd(), ThreadNameSpaceType::PROCESS_ID);
+    let pid = cloned.map_err(|e| Failure::os("create", "process", e))?;
+    back.map(|()| pid).map_err(|e| Failure::os("leave", "the container's namespaces", e))
 }
 
-fn run(plan: Plan, doors: &Doors, (report, init): (&OwnedFd, &OwnedFd), mut stdio: Stdio) -> u8 {
-    let failure = (|| {
-        doors.join()?;
-        join(init, ThreadNameSpaceType::CONTROL_GROUP)?;
-        create::separate(true)?;
-        let root = Root::open(Path::new("/"))
-            .map_err(|e| Failure::os("open", "the container's root", e.source))?;
-        let process = plan.prepare(&root)?;
-        process.enter(&root)?;
-        stdio.complete(&root)?;
-        Ok(process.execute(stdio, || Ok(())))
-    })()
-    .unwrap_or_else(|failure: Failure| failure);
+/// The process itself, in the container's PID namespace and otherwise still the caller's copy.
+fn run(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> u8 {
+    let Ok([Some(report), Some(init), console, input, output, error]) = take(request, files) else {
+        return 1;
+    };
+    let stdio = Stdio { input, output, error };
+    let failure = match prepare(request, Lines { init: &init, report: &report, console }, stdio) {
+        Ok((process, stdio)) => process.execute(stdio, || Ok(())),
+        Err(failure) => failure,
+    };
     report::send_failure(report.as_fd(), &failure);
     1
 }
 
+/// The files that are used on the way, away from those that are inherited.
+fn take(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> io::Result<[Option<OwnedFd>; 6]> {
+    let [input, output, error] = files.stdio;
+    let wanted =
+        [Some(files.report), Some(request.init.handle), request.console, input, output, error];
+    let Inherit::Files(count) = request.inherit else { return keep_only(wanted) };
+    let first = i32::try_from(count.saturating_add(3)).unwrap_or(i32::MAX);
+    let mut taken = [const { None }; 6];
+    for (taken, file) in taken.iter_mut().zip(wanted) {
+        *taken = file.map(|file| rustix::io::fcntl_dupfd_cloexec(file, first)).transpose()?;
+    }
+    Ok(taken)
+}
+
+/// Whom a process in the making talks to.
+struct Lines<'a> {
+    init: &'a OwnedFd,
+    report: &'a OwnedFd,
+    console: Option<OwnedFd>,
+}
+
+fn prepare(
+    request: &ExecRequest<'_>,
+    lines: Lines<'_>,
+    mut stdio: Stdio,
+) -> Result<(Prepared, Stdio), Failure> {
+    let spec: SpecProcess = serde_json::from_slice(request.process).map_err(|error| {
+        Failure::new(FailureKind::InvalidArgument, "read process", "of exec", error.to_string())
+    })?;
+    let mut plan = Plan::new(&spec, None)?;
+    plan.seccomp = Filter::open(lines.init.as_fd())?;
+    if let Inherit::Files(count) = request.inherit {
+        plan.preserve_fds = count;
+        plan.quiet = true;
+    }
+    let size = plan.console_size;
+    let oom_score_adj = plan.oom_score_adj.unwrap_or_else(|| inherited_oom_score_adj(request));
+    // The host's, for what is still to be told to the kernel when the container's is the only one.
+    let procfs = Procfs::open()?;
+    limit::set_oom_score_adj(&procfs, oom_score_adj)?;
+    plan.affinity.apply_before()?;
+    // From outside: who is in a cgroup namespace may not put a process into a cgroup (cgroup v2, `nsdelegate`).
+    request.cgroups.doors()?.join()?;
+    plan.affinity.apply_after()?;
+    join(lines.init.as_fd(), namespaces(request.init.pid))?;
+    create::separate(true)?;
+    let root = Root::open(Path::new("/"))
+        .map_err(|e| Failure::os("open", "the container's root", e.source))?;
+    let process = plan.prepare(&root)?;
+    process.enter(&root)?;
+    if request.terminal {
+        let terminal = Terminal::open(&root)?;
+        if let Some(size) = size {
+            terminal.resize(size)?;
+        }
+        terminal.control()?;
+        give_master(&terminal, &lines)?;
+        stdio = Stdio::terminal(&terminal.slave)?;
+    }
+    stdio.complete(&root)?;
+    process.dress(&procfs)?;
+    Ok((process, stdio))
+}
+
+fn give_master(terminal: &Terminal, lines: &Lines<'_>) -> Result<(), Failure> {
+    if let Some(console) = &lines.console {
+        return terminal.hand_over(console);
+    }
+    let ready = Event::Ready(wire::User::default());
+    report::send(lines.report.as_fd(), ready, Some(terminal.master.as_fd()))
+        .map_err(|e| Failure::os("report", "", e))
+}
+
+/// Which namespaces to join: the caller's own user namespace cannot be joined again.
+fn namespaces(init: Pid) -> ThreadNameSpaceType {
+    let differs = |kind: &str| {
+        let own = rustix::fs::stat(format!("/proc/self/ns/{kind}"));
+        let theirs = rustix::fs::stat(format!("/proc/{init}/ns/{kind}"));
+        matches!((own, theirs), (Ok(own), Ok(theirs)) if own.st_ino != theirs.st_ino)
+    };
+    let mut kinds = ALWAYS;
+    kinds.set(ThreadNameSpaceType::USER, differs("user"));
+    kinds.set(ThreadNameSpaceType::TIME, differs("time"));
+    kinds
+}
+
 /// Enters some of the container's namespaces, all at once and by the process itself: no path that could mean another
 /// one.
-fn join(init: &OwnedFd, kinds: ThreadNameSpaceType) -> Result<(), Failure> {
-    move_into_thread_name_spaces(init.as_fd(), kinds).map_err(|error| match error {
+fn join(init: BorrowedFd<'_>, kinds: ThreadNameSpaceType) -> Result<(), Failure> {
+    move_into_thread_name_spaces(init, kinds).map_err(|error| match error {
         Errno::SRCH => {
             let cause = "the container has ended";
             Failure::new(FailureKind::FailedPrecondition, "join", "container", cause)
@@ -118,21 +206,8 @@ fn join(init: &OwnedFd, kinds: ThreadNameSpaceType) -> Result<(), Failure> {
     })
 }
 
-/// Opens a FIFO for writing. Its reader is there already, so this does not wait; a reader that is gone is an error.
-fn open_fifo(path: &str) -> Result<Option<OwnedFd>, Failure> {
-    if path.is_empty() {
-        return Ok(None);
-    }
-    let fail = |error: Errno| Failure::os_kind(FailureKind::InvalidArgument, "open", path, error);
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;
-    let found = rustix::fs::fstat(&file).map_err(fail)?;
-    if FileType::from_raw_mode(found.st_mode) != FileType::Fifo {
-        let cause = "is not a FIFO";
-        return Err(Failure::new(FailureKind::InvalidArgument, "open", path, cause));
-    }
-    // The process gets a file that waits, as everybody expects of a standard output.
-    let flags = rustix::fs::fcntl_getfl(&file).map_err(fail)?;
-    rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK).map_err(fail)?;
-    Ok(Some(file))
+/// What the container's first process has, for processes that do not say.
+fn inherited_oom_score_adj(request: &ExecRequest<'_>) -> i32 {
+    let text = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", request.init.pid)).ok();
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(request.oom_score_adj)
 }

@@ -7,14 +7,16 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+use super::procfs::Procfs;
+
+const OOM_SCORE_ADJ: &str = "self/oom_score_adj";
 
 /// Applies the limits. One above what this process may set (it takes `CAP_SYS_RESOURCE` to raise a hard limit)
-/// becomes the highest it may, with a word on standard error.
+/// becomes the highest it may, with a word on standard error unless that is not to be had.
 ///
 /// # Errors
 /// The kernel refuses for another reason.
-pub fn apply(limits: &[PosixRlimit]) -> Result<(), Failure> {
+pub fn apply(limits: &[PosixRlimit], quiet: bool) -> Result<(), Failure> {
     for limit in limits {
         let resource = resource(limit.typ());
         let fail = |error: Errno| {
@@ -27,9 +29,34 @@ pub fn apply(limits: &[PosixRlimit]) -> Result<(), Failure> {
                 let maximum = lower(wanted.maximum, ceiling);
                 let current = lower(wanted.current, maximum);
                 setrlimit(resource, Rlimit { current, maximum }).map_err(fail)?;
-                warn(format_args!("limit {:?} clamped to {maximum:?}", limit.typ()));
+                if !quiet {
+                    warn(format_args!("limit {:?} clamped to {maximum:?}", limit.typ()));
+                }
             }
             other => other.map_err(fail)?,
+        }
+    }
+    Ok(())
+}
+
+/// Raises the hard limits as far as the limits to come need it: for a process that will not have the right to.
+///
+/// # Errors
+/// The kernel refuses for another reason than a missing right.
+pub fn raise(limits: &[PosixRlimit]) -> Result<(), Failure> {
+    for limit in limits {
+        let resource = resource(limit.typ());
+        let Rlimit { current, maximum } = getrlimit(resource);
+        let wanted = value(limit.hard());
+        if lower(wanted, maximum) != maximum || wanted == maximum {
+            continue;
+        }
+        match setrlimit(resource, Rlimit { current, maximum: wanted }) {
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => {
+                let name = format!("{:?}", limit.typ()).to_lowercase();
+                return Err(Failure::os("raise limit", name, error));
+            }
         }
     }
     Ok(())
@@ -39,9 +66,10 @@ pub fn apply(limits: &[PosixRlimit]) -> Result<(), Failure> {
 /// containers get that ask for nothing.
 pub fn protect_from_oom() -> i32 {
     const SHIM: i32 = -998;
-    let before = std::fs::read_to_string(OOM_SCORE_ADJ).ok();
+    let Ok(procfs) = Procfs::open() else { return 0 };
+    let before = procfs.read(OOM_SCORE_ADJ).ok();
     let before = before.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    drop(set_oom_score_adj(SHIM));
+    drop(set_oom_score_adj(&procfs, SHIM));
     before
 }
 
@@ -50,8 +78,8 @@ pub fn protect_from_oom() -> i32 {
 ///
 /// # Errors
 /// `/proc` does not have the file, or the kernel refuses for another reason.
-pub fn set_oom_score_adj(wanted: i32) -> Result<(), Failure> {
-    match std::fs::write(OOM_SCORE_ADJ, wanted.to_string()) {
+pub fn set_oom_score_adj(procfs: &Procfs, wanted: i32) -> Result<(), Failure> {
+    match procfs.write(OOM_SCORE_ADJ, wanted.to_string().as_bytes()) {
         // Going lower takes CAP_SYS_RESOURCE: what we have is the lowest we can get.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         other => other.map_err(|e| Failure::os("set oom_score_adj", wanted.to_string(), e)),

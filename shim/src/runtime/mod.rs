@@ -5,23 +5,32 @@
 //! then on the process prepares itself ([`create`], [`exec`]); what they tell the shim is drawn in [`report`].
 
 pub mod cgroup;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod report;
 pub mod seccomp;
 
 mod capability;
 mod cgroup_mount;
+mod copy_up;
 mod create;
 mod device;
 mod exec;
 mod filesystem;
 pub mod hook;
+mod idmap;
+mod label;
 mod limit;
 mod mask;
 mod mount;
 mod mount_option;
 mod namespace;
+mod overlay;
 mod process;
+mod procfs;
 mod rootfs;
+mod schedule;
+mod stdio;
 mod sysctl;
 mod target;
 mod terminal;
@@ -35,11 +44,11 @@ use sys::process::keep_only;
 pub use self::create::{
     Barrier, CreateRequest, Created, Parent, build as build_container, create_here,
 };
-pub use self::exec::{ExecRequest, build as build_exec};
+pub use self::exec::{ExecRequest, Inherit, Init, execute};
 pub use self::hook::{HookKind, HookState};
 pub use self::limit::{protect_from_oom, warn};
-pub use self::process::Stdio;
 pub use self::rootfs::Layer;
+pub use self::stdio::Stdio;
 pub use self::user::{Named, Request as UserRequest};
 
 /// The files that a builder keeps of the shim's: where it reports to, and what the process's standard files are to be.

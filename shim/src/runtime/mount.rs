@@ -15,12 +15,16 @@ use oci_spec::runtime::Mount as SpecMount;
 use rustix::fs::{CWD, FileType};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use sys::confined::Root;
-use sys::mount::{Attributes, Propagation, set_attributes};
+use sys::mount::{Attributes, Propagation, map_ids, set_attributes};
+use sys::process::SingleThreaded;
 
 use super::cgroup::Cgroup;
 use super::cgroup_mount::{self, CgroupTree};
+use super::copy_up;
 use super::filesystem;
+use super::idmap::{Maps, Users};
 use super::mount_option::Options;
+use super::procfs::Procfs;
 use super::target::{self, Wanted};
 
 /// A mount whose source is at hand.
@@ -36,9 +40,14 @@ enum Source {
     Tree(OwnedFd, Wanted),
     /// A file system to be made.
     Filesystem { kind: String, source: Option<String>, options: Options },
+    /// Another look of what is mounted there already.
+    Change(Options),
     /// The container's own cgroups in the form that version 1 has.
     Cgroups(CgroupTree),
 }
+
+/// File systems whose files have labels of their own.
+const UNLABELLED: [&str; 5] = ["proc", "sysfs", "mqueue", "cgroup", "cgroup2"];
 
 /// Files of procfs that a pod may cover (lxcfs does), and nothing else of it: what a runtime or a program believes
 /// of `/proc/self` must be the kernel's word (CVE-2019-16884).
@@ -65,23 +74,33 @@ impl Prepared {
         mount: &SpecMount,
         inherited: Propagation,
         cgroup: &Cgroup,
+        mapper: &mut Mapper<'_>,
     ) -> Result<Self, Failure> {
         let target = mount.destination().clone();
         let name = target.display().to_string();
-        let options = Options::parse(mount.options().iter().flatten(), &name)?;
+        let mut options = Options::parse(mount.options().iter().flatten(), &name)?;
         let kind = mount.typ().as_deref().unwrap_or("none");
-        let has_maps = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
-        if has_maps {
-            return Err(super::namespace::unsupported("mount", name, "id mappings not supported"));
-        }
-        let source = if kind == "bind" || options.bind.is_some() {
+        let source = if options.remount {
+            Source::Change(options)
+        } else if kind == "bind" || options.bind.is_some() {
             let path = mount.source().as_deref().unwrap_or(Path::new(""));
-            bind(path, &options, inherited, &name)?
+            let tree = copy_tree(path, options.bind.unwrap_or(false)).map_err(|error| {
+                let object = format!("{name} from {}", path.display());
+                Failure::os_kind(FailureKind::InvalidArgument, "mount", object, error)
+            })?;
+            mapper.map(&tree, mount, &options)?;
+            bind(tree, path, &options, inherited, &name)?
+        } else if is_mapped(mount) || options.mapped.is_some() {
+            let cause = "only bind mounts can have id mappings";
+            return Err(Failure::new(FailureKind::InvalidArgument, "mount", name, cause));
         } else if kind == "cgroup" && !cgroup.is_pure_unified() {
             Source::Cgroups(CgroupTree::open(cgroup, &options)?)
         } else {
             let kind = if kind == "cgroup" { "cgroup2" } else { kind };
             let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned());
+            if let (Some(label), false) = (mapper.label, UNLABELLED.contains(&kind)) {
+                options.data.push(("context".to_owned(), Some(label.to_owned())));
+            }
             Source::Filesystem { kind: kind.to_owned(), source, options }
         };
         Ok(Self { target, source })
@@ -101,17 +120,110 @@ impl Prepared {
             Source::Filesystem { kind, source, options } => {
                 let place = place(root, &self.target, Wanted::Dir, None)?;
                 let made = filesystem::make(&kind, source.as_deref(), &options, &name)?;
+                if options.copy_up && kind == "tmpfs" {
+                    copy_up::copy(&place, &made, &self.target)?;
+                }
                 if let Some((propagation, recursive)) = options.propagation {
                     propagate(&made, propagation, recursive, &name)?;
                 }
                 put(&made, &place, &name)
             }
+            Source::Change(options) => change(root, &self.target, &options, &name),
             Source::Cgroups(tree) => {
                 let place = place(root, &self.target, Wanted::Dir, None)?;
                 cgroup_mount::attach(tree, root, &self.target, &place)
             }
         }
     }
+}
+
+/// Whether a mount of a spec has mapped ids.
+pub fn is_mapped(mount: &SpecMount) -> bool {
+    let has = |maps: &Option<Vec<_>>| maps.as_ref().is_some_and(|maps| !maps.is_empty());
+    has(mount.uid_mappings())
+        || has(mount.gid_mappings())
+        || mount.options().iter().flatten().any(|word| word == "idmap" || word == "ridmap")
+}
+
+/// Gives mounts their id mappings: the container's own, or those of the mount.
+#[derive(Debug)]
+pub struct Mapper<'a> {
+    maker: Option<(&'a SingleThreaded, &'a Procfs)>,
+    container: Option<&'a Users>,
+    made: Vec<Users>,
+    /// What the container's own file systems are labelled with.
+    label: Option<&'a str>,
+}
+
+impl<'a> Mapper<'a> {
+    /// Of a container that has none.
+    #[must_use]
+    pub const fn none(label: Option<&'a str>) -> Self {
+        Self { maker: None, container: None, made: Vec::new(), label }
+    }
+
+    /// Of a container that may be in a user namespace.
+    #[must_use]
+    pub const fn new(
+        thread: &'a SingleThreaded,
+        procfs: &'a Procfs,
+        container: Option<&'a Users>,
+        label: Option<&'a str>,
+    ) -> Self {
+        Self { maker: Some((thread, procfs)), container, made: Vec::new(), label }
+    }
+
+    fn map(&mut self, tree: &OwnedFd, mount: &SpecMount, options: &Options) -> Result<(), Failure> {
+        if !is_mapped(mount) {
+            return Ok(());
+        }
+        let name = mount.destination().display().to_string();
+        let fail = |error: std::io::Error| {
+            Failure::os_kind(FailureKind::InvalidArgument, "map ids of", name.as_str(), error)
+        };
+        let own = Maps::new(mount.uid_mappings().as_ref(), mount.gid_mappings().as_ref(), &name)?;
+        let file = match (own, self.container) {
+            (Some(maps), Some(users)) if *users.maps() == maps => users.file(),
+            (Some(maps), _) => self.users(maps)?.file(),
+            (None, Some(users)) => users.file(),
+            (None, None) => {
+                let cause = "neither it nor the container has id mappings";
+                let kind = FailureKind::InvalidArgument;
+                return Err(Failure::new(kind, "map ids of", name, cause));
+            }
+        };
+        map_ids(tree, file, options.mapped.unwrap_or(false)).map_err(fail)
+    }
+
+    /// A user namespace for these mappings alone.
+    fn users(&mut self, maps: Maps) -> Result<&Users, Failure> {
+        if let Some(at) = self.made.iter().position(|users| *users.maps() == maps) {
+            return Ok(&self.made[at]);
+        }
+        let (thread, procfs) = self.maker.ok_or_else(|| {
+            Failure::new(FailureKind::Internal, "map ids of", "mount", "there was no stage")
+        })?;
+        self.made.push(Users::make(thread, procfs, maps)?);
+        Ok(&self.made[self.made.len() - 1])
+    }
+}
+
+fn change(root: &Root, target: &Path, options: &Options, name: &str) -> Result<(), Failure> {
+    let invalid = |cause| Failure::new(FailureKind::InvalidArgument, "remount", name, cause);
+    if !options.data.is_empty() {
+        return Err(invalid("only its flags can be changed"));
+    }
+    let place = target::open_existing(root, target)?;
+    let place = place.ok_or_else(|| invalid("nothing is there"))?;
+    let fail = |error: std::io::Error| {
+        Failure::os_kind(FailureKind::InvalidArgument, "remount", name, error)
+    };
+    for (change, recursive) in [(options.attributes, false), (options.recursive, true)] {
+        if change != Attributes::default() {
+            set_attributes(&place, change, recursive).map_err(fail)?;
+        }
+    }
+    Ok(())
 }
 
 /// Attaches a detached mount to a handle.
@@ -135,6 +247,7 @@ pub fn copy_tree(source: &Path, recursive: bool) -> Result<OwnedFd, rustix::io::
 }
 
 fn bind(
+    tree: OwnedFd,
     source: &Path,
     options: &Options,
     inherited: Propagation,
@@ -145,7 +258,6 @@ fn bind(
         let object = format!("{name} from {}", source.display());
         Failure::os_kind(FailureKind::InvalidArgument, "mount", object, error)
     };
-    let tree = copy_tree(source, recursive).map_err(|e| invalid(e.into()))?;
     if options.attributes != Attributes::default() {
         set_attributes(&tree, options.attributes, false).map_err(invalid)?;
     }

@@ -6,8 +6,6 @@ use sys::mount::{
     Propagation, READ_ONLY, STRICT_ATIME,
 };
 
-use super::namespace::unsupported;
-
 /// A mount's options.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -19,6 +17,12 @@ pub struct Options {
     pub propagation: Option<(Propagation, bool)>,
     /// A bind mount, and whether with everything below.
     pub bind: Option<bool>,
+    /// A mapping of ids, and whether of everything below too.
+    pub mapped: Option<bool>,
+    /// A tmpfs that begins with what it covers.
+    pub copy_up: bool,
+    /// No new mount, but a change of the one that is there.
+    pub remount: bool,
     /// The file system's own options.
     pub data: Vec<(String, Option<String>)>,
 }
@@ -38,15 +42,23 @@ impl Options {
                 let kind = FailureKind::InvalidArgument;
                 return Err(Failure::new(kind, "mount", target, "an option contains a zero byte"));
             }
-            if matches!(option.as_str(), "idmap" | "ridmap" | "tmpcopyup" | "remount") {
-                let object = format!("{target} with option {option}");
-                return Err(unsupported("mount", object, "not supported"));
-            }
-            if !(parsed.attribute(option) || parsed.tree_option(option)) {
+            if !(parsed.whole(option) || parsed.attribute(option) || parsed.tree_option(option)) {
                 parsed.own(option);
             }
         }
         Ok(parsed)
+    }
+
+    /// What kind of mount it is to be.
+    fn whole(&mut self, option: &str) -> bool {
+        match option {
+            "idmap" => self.mapped = Some(self.mapped.unwrap_or(false)),
+            "ridmap" => self.mapped = Some(true),
+            "tmpcopyup" => self.copy_up = true,
+            "remount" => self.remount = true,
+            _ => return false,
+        }
+        true
     }
 
     /// `ro`, `nosuid`, … and, with an `r` in front, the same for the whole tree.
@@ -91,8 +103,20 @@ impl Options {
 
     fn own(&mut self, option: &str) {
         // These say nothing: they are what happens without them.
-        if matches!(option, "defaults" | "async" | "nomand" | "norelatime" | "loud" | "nolazytime")
-        {
+        const SILENT: [&str; 11] = [
+            "defaults",
+            "async",
+            "nomand",
+            "norelatime",
+            "rnorelatime",
+            "loud",
+            "silent",
+            "nolazytime",
+            "iversion",
+            "noiversion",
+            "",
+        ];
+        if SILENT.contains(&option) {
             return;
         }
         self.data.push(match option.split_once('=') {
@@ -179,8 +203,9 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_cannot_be_done_is_refused() {
-        let refused = Options::parse(&["ridmap".to_owned()], "/x").unwrap_err();
-        assert_eq!(refused.kind, FailureKind::Unsupported);
+    fn words_about_the_whole_mount_are_not_the_file_systems() {
+        let options = parse("rbind,idmap,ridmap,remount,tmpcopyup,rnorelatime,silent");
+        assert_eq!((options.mapped, options.remount, options.copy_up), (Some(true), true, true));
+        assert_eq!(options.data, Vec::new());
     }
 }

@@ -14,12 +14,20 @@ const NSFS_MAGIC: u64 = 0x6e73_6673;
 const OWN_PIDS: &str = "/proc/self/ns/pid";
 
 /// A container's namespaces: which are made, which are joined. What is in neither stays the host's.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Namespaces {
     /// `CLONE_NEW*` flags for the process to be born with.
     pub new: u64,
     /// A cgroup namespace, which can only be made once the process is in its cgroup.
     pub new_cgroup: bool,
+    /// A user namespace, made before the others so that they are its own.
+    pub new_users: bool,
+    /// A user namespace to be joined before the others are made.
+    pub users: Option<OwnedFd>,
+    /// A time namespace, which can only be made for a process to be born in it.
+    pub new_time: bool,
+    /// A time namespace, made or joined.
+    pub has_time: bool,
     joined: Vec<Joined>,
 }
 
@@ -69,10 +77,15 @@ impl Namespaces {
     /// A kind that is not supported, or a path that is no namespace.
     pub fn open(spec: &Spec) -> Result<Self, Failure> {
         // The mount namespace is always a new one: without it the container's mounts would be the host's.
-        let mut namespaces =
-            Self { new: sys_process::NEW_MOUNTS, new_cgroup: false, joined: Vec::new() };
+        let mut namespaces = Self { new: sys_process::NEW_MOUNTS, ..Self::default() };
         let asked = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-        for namespace in asked.into_iter().flatten() {
+        let asked = asked.map(Vec::as_slice).unwrap_or_default();
+        for (at, namespace) in asked.iter().enumerate() {
+            if asked.iter().take(at).any(|other| other.typ() == namespace.typ()) {
+                let name = format!("{:?}", namespace.typ()).to_lowercase();
+                let kind = FailureKind::InvalidArgument;
+                return Err(Failure::new(kind, "use namespace", name, "it is there twice"));
+            }
             namespaces.add(namespace.typ(), namespace.path().as_deref())?;
         }
         Ok(namespaces)
@@ -113,20 +126,37 @@ impl Namespaces {
             Kind::Ipc => (sys_process::NEW_IPC, LinkNameSpaceType::InterProcessCommunication),
             Kind::Uts => (sys_process::NEW_UTS, LinkNameSpaceType::HostNameAndNISDomainName),
             Kind::Mount if path.is_none() => return Ok(()),
-            Kind::Cgroup if path.is_none() => {
-                self.new_cgroup = true;
+            Kind::Cgroup => {
+                self.new_cgroup = path.is_none();
+                (sys_process::NEW_CGROUPS, LinkNameSpaceType::ControlGroup)
+            }
+            Kind::Time => {
+                (self.has_time, self.new_time) = (true, path.is_none());
+                (sys_process::NEW_TIME, LinkNameSpaceType::Time)
+            }
+            Kind::User => {
+                self.new_users = path.is_none();
+                let open = |path| open_namespace(path, sys_process::NEW_USERS);
+                self.users = path.map(open).transpose()?;
                 return Ok(());
             }
-            _ => {
-                let kind = format!("{kind:?}").to_lowercase();
-                return Err(unsupported("use namespace", kind, "not supported in this form"));
+            Kind::Mount => {
+                return Err(unsupported("use namespace", "mount", "joining is not supported"));
             }
         };
+        // These are not made by the clone(2) that makes the process.
+        if path.is_none() && matches!(kind, Kind::Cgroup | Kind::Time) {
+            return Ok(());
+        }
         match path {
             None => self.new |= flag,
             Some(path) => {
                 let name = path.display().to_string();
-                self.joined.push(Joined { file: open_namespace(path)?, kind: link, path: name });
+                self.joined.push(Joined {
+                    file: open_namespace(path, flag)?,
+                    kind: link,
+                    path: name,
+                });
             }
         }
         Ok(())
@@ -142,7 +172,8 @@ pub fn unsupported(
     Failure::new(FailureKind::Unsupported, operation, object, cause)
 }
 
-fn open_namespace(path: &Path) -> Result<OwnedFd, Failure> {
+/// Opens a namespace that is of the kind that it should be.
+fn open_namespace(path: &Path, wanted: u64) -> Result<OwnedFd, Failure> {
     let fail = |error: rustix::io::Errno| {
         let path = path.display().to_string();
         Failure::os_kind(FailureKind::InvalidArgument, "open namespace", path, error)
@@ -151,9 +182,16 @@ fn open_namespace(path: &Path) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;
     let magic = rustix::fs::fstatfs(&file).map_err(fail)?.f_type;
-    if u64::try_from(magic) == Ok(NSFS_MAGIC) {
-        return Ok(file);
+    let invalid = |cause| {
+        let path = path.display().to_string();
+        Err(Failure::new(FailureKind::InvalidArgument, "open namespace", path, cause))
+    };
+    if u64::try_from(magic) != Ok(NSFS_MAGIC) {
+        return invalid("not a namespace");
     }
-    let path = path.display().to_string();
-    Err(Failure::new(FailureKind::InvalidArgument, "open namespace", path, "not a namespace"))
+    match sys::attribute::namespace_kind(&file) {
+        Ok(kind) if kind == wanted => Ok(file),
+        Ok(_) => invalid("a namespace of another kind"),
+        Err(error) => Err(Failure::os("open namespace", path.display().to_string(), error)),
+    }
 }

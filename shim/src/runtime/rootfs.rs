@@ -1,27 +1,24 @@
 //! The root file system: made from the mounts that the caller names, and then the only one there is.
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::{Failure, FailureKind};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsOpenFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_set_flag, fsconfig_set_string, fsopen, mount_change, move_mount, open_tree, unmount,
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount,
+    open_tree, unmount,
 };
 use sys::confined::Root;
-use sys::mount::{Attributes, Propagation, READ_ONLY, set_attributes};
+use sys::mount::{Attributes, Propagation, READ_ONLY, map_ids, set_attributes};
 
 use super::filesystem;
+use super::idmap::Users;
 use super::mount::{copy_tree, put};
 use super::mount_option::Options;
-
-/// Longest string that fsconfig(2) takes, with its final zero.
-const MAX_CONFIG_STRING: usize = 256;
-/// mount(2) cuts its options silently at a page: never come near it.
-const MAX_MOUNT_DATA: usize = 4095 - 512;
+use super::namespace::unsupported;
+use super::{overlay, target};
 
 /// One mount of the root file system.
 #[derive(Debug, Clone)]
@@ -49,7 +46,7 @@ pub fn mount(layers: &[Layer], root_path: &Path, place: &Path) -> Result<Root, F
     let mut root = None;
     for layer in layers {
         let made = match layer.kind.as_str() {
-            "overlay" => mount_overlay(layer, place)?,
+            "overlay" => overlay::mount(layer, place)?,
             "bind" => attach(mount_bind(&layer.source, &layer.options)?, place)?,
             kind => {
                 let name = place.display().to_string();
@@ -63,6 +60,39 @@ pub fn mount(layers: &[Layer], root_path: &Path, place: &Path) -> Result<Root, F
         let kind = FailureKind::InvalidArgument;
         Failure::new(kind, "mount", "the root file system", "there is none")
     })
+}
+
+/// The root file system as [`mount`] would mount it, but attached nowhere; with the ids of `users`, if a layer does not
+/// have them already. Takes a mount namespace that ends with this process.
+///
+/// # Errors
+/// `InvalidArgument` when a layer cannot be mounted.
+pub fn make(
+    layers: &[Layer],
+    root_path: &Path,
+    place: &Path,
+    users: Option<&Users>,
+) -> Result<OwnedFd, Failure> {
+    let tree = match layers {
+        [] => return map_tree(copy_folder(root_path)?.1, users, &root_path.display().to_string()),
+        [layer] if layer.kind == "overlay" => return overlay::make(layer, place, users),
+        [layer] if layer.kind == "bind" => mount_bind(&layer.source, &layer.options)?,
+        _ => {
+            let cause = "only one overlay or bind mount can be mapped";
+            return Err(unsupported("use", "the root file system's mounts", cause));
+        }
+    };
+    map_tree(tree, users, &layers[0].source)
+}
+
+/// Attaches a root file system that [`make`] has made, in this process's own mount namespace.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn put_in_place(tree: OwnedFd, place: &Path) -> Result<Root, Failure> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(|e| Failure::os("make mounts private", "", e))?;
+    attach(tree, place).map(Root::from_fd)
 }
 
 /// Makes what is mounted at `root` this process's root. Nothing of the host is left below it.
@@ -102,7 +132,11 @@ pub fn finish(root: &Root, read_only: bool, propagation: Propagation) -> Result<
     set_attributes(root.fd(), change, false).map_err(|e| Failure::os("finish root of", "/", e))
 }
 
-fn attach(mount: OwnedFd, place: &Path) -> Result<OwnedFd, Failure> {
+/// Attaches a detached mount to a path of ours.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn attach(mount: OwnedFd, place: &Path) -> Result<OwnedFd, Failure> {
     let name = place.display().to_string();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::fs::open(place, flags, Mode::empty())
@@ -113,6 +147,13 @@ fn attach(mount: OwnedFd, place: &Path) -> Result<OwnedFd, Failure> {
 
 /// A folder as it is, mounted on itself: only a mount can become the root.
 fn mount_folder(path: &Path) -> Result<OwnedFd, Failure> {
+    let (folder, tree) = copy_folder(path)?;
+    put(&tree, &folder, &path.display().to_string())?;
+    Ok(tree)
+}
+
+/// A folder and a detached copy of what is mounted there.
+fn copy_folder(path: &Path) -> Result<(OwnedFd, OwnedFd), Failure> {
     let name = path.display().to_string();
     let kind = FailureKind::InvalidArgument;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -130,7 +171,21 @@ fn mount_folder(path: &Path) -> Result<OwnedFd, Failure> {
     let tree = open_tree(&folder, c"", flags).map_err(|e| invalid(e.into()))?;
     let change = Attributes { propagation: Propagation::Private.flag(), ..Attributes::default() };
     set_attributes(&tree, change, false).map_err(invalid)?;
-    put(&tree, &folder, &name)?;
+    Ok((folder, tree))
+}
+
+/// Maps the ids of a detached mount unless its files are the container's already: an engine may have given them to it.
+///
+/// # Errors
+/// `InvalidArgument`: its file system cannot be mapped.
+pub fn map_tree(tree: OwnedFd, users: Option<&Users>, name: &str) -> Result<OwnedFd, Failure> {
+    let Some(users) = users else { return Ok(tree) };
+    let found = target::stat(&tree).map_err(|e| Failure::os("look at", name, e))?;
+    if !users.has_user(found.stx_uid) {
+        map_ids(&tree, users.file(), false).map_err(|error| {
+            Failure::os_kind(FailureKind::InvalidArgument, "map ids of", name, error)
+        })?;
+    }
     Ok(tree)
 }
 
@@ -144,156 +199,4 @@ fn mount_bind(source: &str, options: &[String]) -> Result<OwnedFd, Failure> {
     let change = Attributes { propagation: Propagation::Private.flag(), ..options.attributes };
     set_attributes(&tree, change, false).map_err(invalid)?;
     Ok(tree)
-}
-
-/// An overlay's options, apart.
-struct Overlay {
-    lower: Vec<String>,
-    dirs: Vec<(&'static str, String)>,
-    rest: Options,
-}
-
-impl Overlay {
-    fn parse(layer: &Layer) -> Result<Self, Failure> {
-        let mut overlay = Self {
-            lower: Vec::new(),
-            dirs: Vec::new(),
-            rest: Options::parse(&layer.options, "/")?,
-        };
-        for (key, value) in std::mem::take(&mut overlay.rest.data) {
-            match (key.as_str(), value) {
-                ("lowerdir", Some(value)) => overlay.lower = split_escaped(&value),
-                ("upperdir", Some(value)) => overlay.dirs.push(("upperdir", value)),
-                ("workdir", Some(value)) => overlay.dirs.push(("workdir", value)),
-                (_, value) => overlay.rest.data.push((key, value)),
-            }
-        }
-        Ok(overlay)
-    }
-
-    /// A detached mount.
-    fn make(&self) -> Result<OwnedFd, Failure> {
-        let invalid = |error: Errno| self.invalid(error);
-        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(invalid)?;
-        let explained = |error: Errno| filesystem::explain(self.invalid(error), &context);
-        // Long paths go in through a handle; it has to be open until the mount is made.
-        let mut handles = Vec::new();
-        for path in &self.lower {
-            let value = config_value(path, &mut handles)?;
-            fsconfig_set_string(&context, "lowerdir+", value).map_err(explained)?;
-        }
-        for (key, path) in &self.dirs {
-            let value = config_value(path, &mut handles)?;
-            fsconfig_set_string(&context, *key, value).map_err(explained)?;
-        }
-        for (key, value) in &self.rest.data {
-            match value {
-                Some(value) => fsconfig_set_string(&context, key, value),
-                None => fsconfig_set_flag(&context, key),
-            }
-            .map_err(explained)?;
-        }
-        filesystem::finish(&context, &self.rest).map_err(explained)
-    }
-
-    /// Mounts it with mount(2), whose options are one page: every folder goes in by a short name.
-    fn mount_by_page(&self, place: &Path) -> Result<(), Failure> {
-        let mut handles = Vec::new();
-        let mut short = |path: &str| -> Result<String, Failure> { handle_path(path, &mut handles) };
-        let lower = self.lower.iter().map(|path| short(path)).collect::<Result<Vec<_>, _>>()?;
-        let mut words = vec![format!("lowerdir={}", lower.join(":"))];
-        for (key, path) in &self.dirs {
-            words.push(format!("{key}={}", short(path)?));
-        }
-        for (key, value) in &self.rest.data {
-            words.push(match value {
-                Some(value) => format!("{key}={value}"),
-                None => key.clone(),
-            });
-        }
-        let data = words.join(",");
-        if data.len() > MAX_MOUNT_DATA {
-            return Err(self.invalid(Errno::TOOBIG));
-        }
-        let data = CString::new(data).map_err(|_| self.invalid(Errno::INVAL))?;
-        let mut flags = MountFlags::empty();
-        flags.set(MountFlags::RDONLY, self.rest.attributes.set & READ_ONLY != 0);
-        rustix::mount::mount("overlay", place, "overlay", flags, Some(data.as_c_str()))
-            .map_err(|e| self.invalid(e))
-    }
-
-    fn invalid(&self, error: Errno) -> Failure {
-        let object = format!("overlay of {} layers", self.lower.len());
-        Failure::os_kind(FailureKind::InvalidArgument, "mount", object, error)
-    }
-}
-
-/// Splits `a:b\:c` at its colons.
-fn split_escaped(list: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut characters = list.chars();
-    while let Some(character) = characters.next() {
-        match (character, parts.last_mut()) {
-            (':', _) => parts.push(String::new()),
-            ('\\', Some(part)) => part.extend(characters.next()),
-            (character, Some(part)) => part.push(character),
-            (_, None) => {}
-        }
-    }
-    parts
-}
-
-fn mount_overlay(layer: &Layer, place: &Path) -> Result<OwnedFd, Failure> {
-    let overlay = Overlay::parse(layer)?;
-    match overlay.make() {
-        // A kernel before 6.5 does not know "lowerdir+", and what it knows instead fsconfig cuts at 256 bytes.
-        Err(failure) if failure.errno == Some(Errno::INVAL.raw_os_error()) => {
-            overlay.mount_by_page(place).map_err(|_| failure)?;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(place, flags, Mode::empty())
-                .map_err(|e| Failure::os("open", place.display().to_string(), e))
-        }
-        made => attach(made?, place),
-    }
-}
-
-fn config_value(path: &str, handles: &mut Vec<OwnedFd>) -> Result<String, Failure> {
-    if path.len() < MAX_CONFIG_STRING { Ok(path.to_owned()) } else { handle_path(path, handles) }
-}
-
-/// A short name of a folder: through a handle of this process.
-fn handle_path(path: &str, handles: &mut Vec<OwnedFd>) -> Result<String, Failure> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let handle = rustix::fs::openat(CWD, path, flags, Mode::empty())
-        .map_err(|e| Failure::os_kind(FailureKind::InvalidArgument, "open layer", path, e))?;
-    let name = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
-    handles.push(handle);
-    Ok(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_of_layers_is_split_at_bare_colons_only() {
-        assert_eq!(split_escaped("/a:/b\\:c:/d"), ["/a", "/b:c", "/d"]);
-        assert_eq!(split_escaped("/one"), ["/one"]);
-    }
-
-    #[test]
-    fn an_overlays_options_are_told_apart() {
-        let options =
-            ["index=off", "lowerdir=/a:/b", "upperdir=/u", "workdir=/w", "ro", "volatile"];
-        let layer = Layer {
-            kind: "overlay".to_owned(),
-            source: "overlay".to_owned(),
-            options: options.map(str::to_owned).to_vec(),
-        };
-        let overlay = Overlay::parse(&layer).unwrap();
-        assert_eq!(overlay.lower, ["/a", "/b"]);
-        assert_eq!(overlay.dirs, [("upperdir", "/u".to_owned()), ("workdir", "/w".to_owned())]);
-        assert_eq!(overlay.rest.data.len(), 2);
-        assert_eq!(overlay.rest.attributes.set, READ_ONLY);
-    }
 }

@@ -1,16 +1,11 @@
 //! Kernel parameters of a container's own namespaces.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::Spec;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use rustix::io::Errno;
 use sys::process::{NEW_IPC, NEW_NETWORK, NEW_UTS};
 
 use super::namespace::Namespaces;
-use super::target;
+use super::procfs::Procfs;
 
 /// One parameter and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,28 +28,23 @@ pub fn parse(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<Sysctl>, Failur
     Ok(all)
 }
 
-/// Opens the host's `/proc/sys`, which the image cannot have tampered with: the values behind its names are those of
-/// the process that opens them.
-///
-/// # Errors
-/// It is not there.
-pub fn open() -> Result<OwnedFd, Failure> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fail = |error: Errno| Failure::os("open", "/proc/sys", error);
-    let dir = rustix::fs::open("/proc/sys", flags, Mode::empty()).map_err(fail)?;
-    if target::is_proc(&dir) {
-        return Ok(dir);
-    }
-    Err(Failure::new(FailureKind::Internal, "open", "/proc/sys", "is not procfs"))
-}
-
 impl Sysctl {
-    fn parse(key: &str, value: &str, is_own: impl Fn(u64) -> bool) -> Result<Self, Failure> {
+    /// What is written where below `/proc/sys`.
+    #[cfg(feature = "fuzz")]
+    pub fn parts(&self) -> (&str, &str) {
+        (&self.path, &self.value)
+    }
+
+    /// Reads one parameter; `is_own` knows which namespaces (`CLONE_NEW*`) are the container's.
+    ///
+    /// # Errors
+    /// As [`parse`].
+    pub fn parse(key: &str, value: &str, is_own: impl Fn(u64) -> bool) -> Result<Self, Failure> {
         let invalid = |cause| Failure::new(FailureKind::InvalidArgument, "set sysctl", key, cause);
         let clean = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_./-".contains(&byte)
         };
-        let path = key.replace('.', "/");
+        let path = format!("sys/{}", key.replace('.', "/"));
         let whole = path.split('/').all(|part| !part.is_empty());
         if !(key.bytes().all(clean) && whole) {
             return Err(invalid("not a sysctl"));
@@ -82,21 +72,15 @@ impl Sysctl {
         Ok(Self { key: key.to_owned(), path, value: value.to_owned() })
     }
 
-    /// Sets the parameter through a handle of `/proc/sys`.
+    /// Sets the parameter: the values behind the names are those of the process that opens them.
     ///
     /// # Errors
     /// `InvalidArgument`: there is no such parameter, or the kernel does not want the value.
-    pub fn set(&self, proc_sys: impl AsFd) -> Result<(), Failure> {
-        let fail = |error: Errno| {
+    pub fn set(&self, procfs: &Procfs) -> Result<(), Failure> {
+        procfs.write(&self.path, self.value.as_bytes()).map_err(|error| {
             let kind = FailureKind::InvalidArgument;
             Failure::os_kind(kind, "set sysctl", self.key.as_str(), error)
-        };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat2(proc_sys, Path::new(&self.path), flags, Mode::empty(), resolve)
-            .map_err(fail)?;
-        rustix::io::write(&file, self.value.as_bytes()).map_err(fail)?;
-        Ok(())
+        })
     }
 }
 
@@ -109,7 +93,7 @@ mod tests {
         let all = |_| true;
         assert_eq!(
             Sysctl::parse("net.ipv4.ip_forward", "1", all).unwrap().path,
-            "net/ipv4/ip_forward"
+            "sys/net/ipv4/ip_forward"
         );
         let refused = [
             ("kernel.core_pattern", "|/x"),

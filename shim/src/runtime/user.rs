@@ -89,7 +89,7 @@ impl Request {
 }
 
 impl Named {
-    fn resolve(&self, passwd: &Passwd<'_>, group: &str) -> Result<Identity, Failure> {
+    pub(super) fn resolve(&self, passwd: &Passwd<'_>, group: &str) -> Result<Identity, Failure> {
         let (user, named_group) = match self.user.split_once(':') {
             Some((user, group)) => (user, Some(group)),
             None => (self.user.as_str(), None),
@@ -151,7 +151,9 @@ impl<'a> Who<'a> {
             return number.map(Self::Number).ok_or_else(|| invalid(text, "number out of range"));
         }
         let clean = |byte: u8| byte > b' ' && byte != b':' && byte != 0x7f;
-        if text.bytes().all(clean) {
+        // What others take for a number must not be a name here: an image could give "-1" any number.
+        let signed = text.starts_with(['+', '-']);
+        if !signed && text.bytes().all(clean) {
             return Ok(Self::Name(text));
         }
         Err(invalid(&text.escape_default().to_string(), "not a user or group"))
@@ -159,7 +161,7 @@ impl<'a> Who<'a> {
 }
 
 /// The lines of a passwd(5) file that are well formed.
-struct Passwd<'a> {
+pub(super) struct Passwd<'a> {
     text: &'a str,
 }
 
@@ -172,7 +174,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Passwd<'a> {
-    fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str) -> Self {
         Self { text }
     }
 

@@ -1,12 +1,13 @@
 //! The container: its processes and what belongs to all of them.
 
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use crate::{Exit, Failure, FailureKind};
 use proto::shim::container::User;
+use proto::shim::types::Mount;
 use rustix::process::Pid;
 
+use super::call::update::Update;
 use super::process::{INIT, Process};
 use super::ttrpc::Caller;
 use crate::log::Log;
@@ -27,16 +28,18 @@ pub struct Container {
     pub log: Option<Log>,
     /// Whom its first process runs as.
     pub user: User,
-    /// The end of its standard input that is ours.
-    pub stdin: Option<OwnedFd>,
-    /// The end of its terminal that is ours.
-    pub terminal: Option<OwnedFd>,
     /// Who wants to hear about it as soon as it is created.
     pub describers: Vec<Caller>,
     /// How its first process ended, while its last output is still on its way.
     pub drain: Option<Drain>,
     /// Children that were reaped before their builder could say who they are.
     pub strays: Vec<(Pid, Exit)>,
+    /// It was frozen by its caller.
+    pub paused: bool,
+    /// Its limits are being changed.
+    pub update: Option<Update>,
+    /// What it was made from, until that was told.
+    pub rootfs: Vec<Mount>,
     next_key: u32,
 }
 
@@ -59,11 +62,12 @@ impl Container {
             own_pids: false,
             log: None,
             user: User::default(),
-            stdin: None,
-            terminal: None,
             describers: Vec::new(),
             drain: None,
             strays: Vec::new(),
+            paused: false,
+            update: None,
+            rootfs: Vec::new(),
             next_key: INIT + 1,
         }
     }

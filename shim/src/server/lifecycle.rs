@@ -1,8 +1,5 @@
 //! What becomes of processes in the making: their reports, and what follows.
 
-use std::io;
-use std::os::fd::OwnedFd;
-
 use crate::{Exit, Failure, FailureKind, Started};
 use prost::Message;
 use proto::shim::task::v2 as wire;
@@ -12,7 +9,6 @@ use sys::process::{Wait, wait};
 use super::Server;
 use super::process::{INIT, Identity, Making, Phase, Process};
 use super::reap::exit_now;
-use crate::log::{Log, Stream};
 use crate::runtime::cgroup::Watch;
 use crate::runtime::report::{Cloned, Event, Received, receive};
 
@@ -33,8 +29,10 @@ impl Server {
                 Ok(Received::Event(Event::Ready(user), file)) => {
                     if let Phase::Building(making) = &mut process.phase {
                         making.ready = Some((user, file));
+                        self.created_when_ready(key);
+                    } else if let Err(failure) = self.attach_terminal(key, file) {
+                        self.give_up(key, failure);
                     }
-                    self.created_when_ready(key);
                 }
                 Ok(Received::Event(Event::Failed(failure), _)) => {
                     process.note(Failure::from_wire(failure));
@@ -49,6 +47,12 @@ impl Server {
     }
 
     fn cloned(&mut self, key: u32, cloned: &Cloned) {
+        if key == INIT
+            && self.is_foreign()
+            && let Err(error) = crate::containerd::write_cgroups(cloned)
+        {
+            crate::runtime::warn(format_args!("write the list of cgroups: {error}"));
+        }
         let Some(container) = &mut self.container else { return };
         let Some(pid) = i32::try_from(cloned.pid).ok().and_then(Pid::from_raw) else { return };
         if key == INIT {
@@ -72,12 +76,8 @@ impl Server {
         let known = process.identity.is_some();
         let Phase::Building(making) = &mut process.phase else { return };
         let Some((user, terminal)) = making.ready.take_if(|_| known) else { return };
-        if let Err(failure) = self.attach_terminal(terminal) {
-            if let Some(process) = self.container.as_mut().and_then(|all| all.by_key(key)) {
-                process.note(failure);
-                process.kill();
-            }
-            return;
+        if let Err(failure) = self.attach_terminal(key, terminal) {
+            return self.give_up(key, failure);
         }
         let Some(container) = &mut self.container else { return };
         container.user = user;
@@ -89,22 +89,18 @@ impl Server {
                 let describers = std::mem::take(&mut container.describers);
                 self.answer(caller, Ok(created.encode_to_vec()));
                 self.answer_describers(describers);
+                self.tell_created();
             }
             other => process.phase = other,
         }
     }
 
-    fn attach_terminal(&mut self, terminal: Option<OwnedFd>) -> Result<(), Failure> {
-        let fail = |error: io::Error| Failure::os("use", "terminal", error);
-        let Some(terminal) = terminal else { return Ok(()) };
-        let Some(container) = &mut self.container else { return Ok(()) };
-        let reading = terminal.try_clone().map_err(fail)?;
-        rustix::io::ioctl_fionbio(&reading, true).map_err(|e| fail(e.into()))?;
-        container.terminal = Some(terminal);
-        if let Some(log) = &mut container.log {
-            log.attach(Stream::Output, reading);
+    /// Ends a process in the making; its end tells why.
+    pub(super) fn give_up(&mut self, key: u32, failure: Failure) {
+        if let Some(process) = self.container.as_mut().and_then(|all| all.by_key(key)) {
+            process.note(failure);
+            process.kill();
         }
-        self.watch_log(Stream::Output)
     }
 
     /// Nobody is left who could report: the process was executed, or it is no more.
@@ -116,6 +112,7 @@ impl Server {
                 let pid = process.pid();
                 let reaped = process.reaped.take();
                 self.answer(caller, Ok(wire::StartResponse { pid }.encode_to_vec()));
+                self.tell_started(key);
                 if let Some(exit) = reaped {
                     self.ended(key, exit);
                 }
@@ -186,15 +183,6 @@ impl Server {
         self.record
             .write_started(Started { pid, start_time })
             .map_err(|e| Failure::os("write", "record", e))
-    }
-
-    /// Gives a container that is being made its log.
-    pub(super) fn set_log(&mut self, log: Log) -> Result<(), Failure> {
-        if let Some(container) = &mut self.container {
-            container.log = Some(log);
-        }
-        self.watch_log(Stream::Output)?;
-        self.watch_log(Stream::Error)
     }
 }
 

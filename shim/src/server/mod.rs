@@ -15,18 +15,27 @@
 //! where the answer will come from.
 
 mod abandon;
+mod binary;
 mod call;
 mod connection;
 mod container;
+mod event;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod lifecycle;
 mod poll;
 mod prepare;
 mod process;
+mod publish;
+mod pump;
 mod reap;
+mod stdio;
+mod tell;
+mod traffic;
 mod ttrpc;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::{Failure, Record};
@@ -36,10 +45,12 @@ use rustix::net::{SocketFlags, accept_with, sockopt::socket_peercred};
 use sys::process::SingleThreaded;
 
 use self::abandon::BundleWatch;
+pub use self::binary::Binary;
 use self::connection::{Connection, Connections};
 use self::container::Container;
 use self::poll::{Poll, Token};
-pub use self::prepare::serve;
+pub use self::prepare::{serve, serve_for};
+pub use self::publish::{Destination, Publisher, socket_path};
 use self::ttrpc::Caller;
 use crate::log::Stream;
 
@@ -65,6 +76,8 @@ pub struct Server {
     /// There was a caller once.
     called: bool,
     bundle: BundleWatch,
+    /// Who is told what happens.
+    publisher: Option<Publisher>,
 }
 
 impl Server {
@@ -77,6 +90,7 @@ impl Server {
         listener: OwnedFd,
         record: Record,
         oom_score_adj: i32,
+        publisher: Option<Publisher>,
     ) -> Result<Self, Failure> {
         let fail = |error: io::Error| Failure::os("set up event loop", "", error);
         let mut child = SigSet::empty();
@@ -102,6 +116,7 @@ impl Server {
             ending: false,
             called: false,
             bundle,
+            publisher,
         })
     }
 
@@ -121,8 +136,12 @@ impl Server {
             }
             self.end_drain_when_due();
             self.clean_up_when_abandoned();
+            self.run_publisher();
         }
         self.connections.flush(Instant::now() + LAST_WORDS);
+        if let Some(publisher) = &mut self.publisher {
+            publisher.finish(Instant::now() + LAST_WORDS);
+        }
         Ok(())
     }
 
@@ -136,10 +155,12 @@ impl Server {
 
     fn patience(&self, start: Instant) -> Option<Duration> {
         let until = match &self.container {
-            Some(container) => container.drain_deadline()?,
-            None if self.called => return None,
-            None => start + FIRST_CALL,
+            Some(container) => container.drain_deadline(),
+            None if self.called => None,
+            None => Some(start + FIRST_CALL),
         };
+        let told = self.publisher.as_ref().and_then(Publisher::deadline);
+        let until = until.into_iter().chain(told).min()?;
         Some(until.saturating_duration_since(Instant::now()))
     }
 
@@ -152,6 +173,9 @@ impl Server {
             Token::Error => self.read_log(Stream::Error),
             Token::Report(key) => self.take_reports(key),
             Token::Bundle => self.bundle.look(),
+            Token::Update => self.take_update(),
+            Token::Publisher => self.run_publisher(),
+            Token::Pump(key, line) => self.run_pump(key, line),
         }
     }
 
@@ -217,26 +241,5 @@ impl Server {
         if self.poll.modify(connection.socket(), Token::Connection(slot), wanted).is_err() {
             self.connections.remove(slot);
         }
-    }
-
-    fn read_log(&mut self, stream: Stream) {
-        let Some(log) = self.container.as_mut().and_then(|container| container.log.as_mut()) else {
-            return;
-        };
-        log.read(stream);
-        if log.has_ended() {
-            self.finish_drain();
-        }
-    }
-
-    /// Reads a log's stream from now on, if there is one.
-    fn watch_log(&self, stream: Stream) -> Result<(), Failure> {
-        let log = self.container.as_ref().and_then(|container| container.log.as_ref());
-        let Some(pipe) = log.and_then(|log| log.pipe(stream)) else { return Ok(()) };
-        let token = match stream {
-            Stream::Output => Token::Output,
-            Stream::Error => Token::Error,
-        };
-        self.poll.add(pipe.as_fd(), token).map_err(|e| Failure::os("watch", "output", e))
     }
 }

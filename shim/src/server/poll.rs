@@ -8,6 +8,9 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
+use super::pump::Need;
+use super::stdio::Line;
+
 /// Events taken at once.
 const BATCH: usize = 16;
 
@@ -28,6 +31,12 @@ pub enum Token {
     Report(u32),
     /// Something was deleted in the bundle.
     Bundle,
+    /// The builder of an update has something to say.
+    Update,
+    /// The daemon answers an event.
+    Publisher,
+    /// Something can be moved for a process, by its key.
+    Pump(u32, Line),
 }
 
 /// An epoll instance.
@@ -64,6 +73,20 @@ impl Poll {
         Ok(epoll::modify(&self.epoll, file, EventData::new_u64(token.encode()), flags)?)
     }
 
+    /// Watches a file for what a pump needs.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_for(&self, file: impl AsFd, token: Token, need: Need) -> io::Result<()> {
+        let flags = if need == Need::Sink { EventFlags::OUT } else { EventFlags::IN };
+        Ok(epoll::add(&self.epoll, file, EventData::new_u64(token.encode()), flags)?)
+    }
+
+    /// Watches a file no longer; one that is not watched is fine.
+    pub fn remove(&self, file: impl AsFd) {
+        let _unknown = epoll::delete(&self.epoll, file);
+    }
+
     /// Waits for events, for at most `patience`.
     ///
     /// # Errors
@@ -92,6 +115,9 @@ impl Token {
             Self::Error => (4, 0),
             Self::Report(key) => (5, key),
             Self::Bundle => (6, 0),
+            Self::Update => (10, 0),
+            Self::Publisher => (11, 0),
+            Self::Pump(key, line) => (7 + line as u64, key),
         };
         kind << 32 | u64::from(number)
     }
@@ -106,6 +132,11 @@ impl Token {
             4 => Some(Self::Error),
             5 => Some(Self::Report(number)),
             6 => Some(Self::Bundle),
+            7 => Some(Self::Pump(number, Line::Input)),
+            8 => Some(Self::Pump(number, Line::Output)),
+            9 => Some(Self::Pump(number, Line::Error)),
+            10 => Some(Self::Update),
+            11 => Some(Self::Publisher),
             _ => None,
         }
     }
@@ -125,6 +156,11 @@ mod tests {
             Token::Error,
             Token::Report(u32::MAX),
             Token::Bundle,
+            Token::Update,
+            Token::Publisher,
+            Token::Pump(3, Line::Input),
+            Token::Pump(4, Line::Output),
+            Token::Pump(5, Line::Error),
         ];
         for token in tokens {
             assert_eq!(Token::decode(token.encode()), Some(token));

@@ -7,12 +7,14 @@
 //!
 //! A first process that fails while Building leaves no container; one that fails while Starting is Stopped.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use crate::runtime::Init;
 use crate::{Exit, Failure, FailureKind};
 use proto::shim::container::User;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
+use super::stdio::{OurEnds, Paths};
 use super::ttrpc::Caller;
 
 /// The key of the first process.
@@ -31,6 +33,12 @@ pub struct Process {
     pub phase: Phase,
     /// Once it exists.
     pub identity: Option<Identity>,
+    /// Its standard files, as its caller names them; a shim of Wherry's daemon has a log instead.
+    pub paths: Box<Paths>,
+    /// It has a terminal.
+    pub has_terminal: bool,
+    /// The shim's ends of them.
+    pub files: OurEnds,
     /// It was reaped before it was known what it has come to.
     pub reaped: Option<Exit>,
     /// Who waits for its end.
@@ -51,8 +59,8 @@ pub struct Identity {
 /// What a process is doing.
 #[derive(Debug)]
 pub enum Phase {
-    /// Known, not yet asked for.
-    Registered(Box<Registered>),
+    /// Known, not yet asked for: the process of an OCI spec, as JSON.
+    Registered(Vec<u8>),
     /// Being made.
     Building(Making),
     /// At the start barrier, which opens with a byte.
@@ -63,17 +71,6 @@ pub enum Phase {
     Running,
     /// Ended.
     Stopped(Exit),
-}
-
-/// An exec before its start.
-#[derive(Debug)]
-pub struct Registered {
-    /// The process of an OCI spec, as JSON.
-    pub process: Vec<u8>,
-    /// A FIFO, or empty.
-    pub stdout: String,
-    /// A FIFO, or empty.
-    pub stderr: String,
 }
 
 /// A process in the making.
@@ -107,6 +104,9 @@ impl Process {
             id,
             phase,
             identity: None,
+            paths: Box::default(),
+            has_terminal: false,
+            files: OurEnds::default(),
             reaped: None,
             waiters: Vec::new(),
             deleters: Vec::new(),
@@ -127,6 +127,12 @@ impl Process {
         self.identity
             .as_ref()
             .map_or(0, |identity| identity.pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
+    /// Whom an exec joins: the first process, while it runs.
+    pub fn running(&self) -> Option<Init<'_>> {
+        let identity = self.identity.as_ref().filter(|_| matches!(self.phase, Phase::Running))?;
+        Some(Init { pid: identity.pid, handle: identity.handle.as_ref()?.as_fd() })
     }
 
     /// Ends it, or whoever makes it; the end will be heard of.

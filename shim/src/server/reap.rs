@@ -68,6 +68,7 @@ impl Server {
 
     /// A process that was started, or could not be, has ended.
     pub(super) fn ended(&mut self, key: u32, exit: Exit) {
+        self.finish_files(key);
         if key != INIT {
             return self.stopped(key, exit);
         }
@@ -100,8 +101,6 @@ impl Server {
         if let Some(mut log) = container.log.take() {
             log.finish();
         }
-        container.stdin = None;
-        container.terminal = None;
         if let Err(error) = self.record.write_exit(exit) {
             crate::runtime::warn(format_args!("write exit record: {error}"));
         }
@@ -117,6 +116,7 @@ impl Server {
         }
         let waiters = std::mem::take(&mut process.waiters);
         let deleters = std::mem::take(&mut process.deleters);
+        self.tell_exit(key, exit);
         for caller in waiters {
             self.answer(caller, Ok(wait_response(exit)));
         }

@@ -1,4 +1,44 @@
 //! Images and specs that want more than they may have.
+//!
+//! Which test keeps what once went wrong elsewhere from going wrong here (`matrix` stands for the tests of
+//! `hostile/matrix.rs`, `e2e` for `test/suites/hostile.rs`):
+//!
+//! | what happened | named | the tests |
+//! |---|---|---|
+//! | an exec's process could be traced, its files taken | CVE-2016-9962 | `an_execs_process_cannot_be_looked_at…`, `a_process_that_shares_pids_cannot_be_looked_at…` |
+//! | the runtime's binary was overwritten | CVE-2019-5736 | `a_runtime_that_is_executed_inside_cannot_be_written_to`, `the_shims_binary_cannot_be_written_from_inside` |
+//! | a volume covered `/proc` | CVE-2019-16884 | `procfs_cannot_be_covered` |
+//! | `/proc`, `/sys` of an image were links | CVE-2019-19921, CVE-2023-27561, CVE-2023-28642 | `proc_sys_and_dev_of_an_image_must_be_folders`, matrix |
+//! | a mount's target was exchanged for a link | CVE-2021-30465, CVE-2024-45310 | matrix (`/shared/…`, races) |
+//! | a length overflowed between runtime's processes | CVE-2021-43784 | `paths_and_strings_of_any_length_are_answered`, fuzz target `shim_requests` |
+//! | release_agent was writable | CVE-2022-0492, CVE-2023-25809 | `nobody_can_write_into_cgroups_or_mount_others` |
+//! | capabilities were inheritable | CVE-2022-24769, -27650, -27652, -29162 | `no_capability_is_inherited_or_ambient…`, `capabilities_are_those_of_the_spec` |
+//! | a folder's fd leaked, and was the working folder | CVE-2024-21626 | `no_file_of_the_host_is_open…`, `a_working_folder_…` (two), e2e |
+//! | a masked path was covered with a false `/dev/null` | CVE-2025-31133 (youki: -62161) | `devices_of_an_image_must_be_what_they_are_called`, matrix |
+//! | `/dev/console` got another terminal | CVE-2025-52565 | matrix (`/dev/console`, `/dev/pts`, `/dev/pts/ptmx`) |
+//! | writes to procfs went elsewhere | CVE-2025-52881 (youki: -62596) | `procfs_cannot_be_covered`, `sysctls_of_own_namespaces_are_set`, matrix (the host's parameters are compared) |
+//! | `/dev` was a link, device nodes were made on the host | CVE-2026-41579 (crun: -47766) | `proc_sys_and_dev_…`, matrix, e2e |
+//! | `/dev/console` was a link, a file was made on the host | CVE-2026-88264 | `devices_of_an_image_…`, matrix |
+//! | `/dev/null` was a link, the host's file got another owner | CVE-2026-88265 | matrix (owners are compared) |
+//! | `/proc/self/fd` of an image decided what became read-only | CVE-2026-115521 | `a_read_only_root_cannot_be_written`, matrix |
+//! | a user's string was 0 when it could not be read | CVE-2026-30892 | `a_user_is_a_number_in_range_or_a_name_and_nothing_between` |
+//! | the root file system was a link | youki | `a_root_that_is_no_folder_itself_is_refused` |
+//! | a user's number wrapped | CVE-2024-40635 | as above, e2e |
+//! | a number was looked up as a name | CVE-2026-46680 | `a_number_is_never_looked_up_as_a_name`, e2e |
+//! | supplementary groups without the primary one | CVE-2023-25173, CVE-2022-36109, CVE-2022-2995 | `a_members_only_file_knows_the_primary_group` |
+//! | a line break in a variable was a line of passwd | CVE-2022-4318, CVE-2026-15809 | `a_home_with_a_line_break_makes_no_line`, e2e |
+//! | huge user files | CVE-2025-4437, CVE-2026-47262 | `user_files_of_any_kind_cost_neither_time_nor_memory`, fuzz target `user_files` |
+//! | a sysctl's value held a second one; a safe one was the host's | CVE-2022-0811, CVE-2022-0532 | `a_sysctls_value_is_one_value`, e2e, fuzz target `spec_json` |
+//! | annotations were properties, limits, devices | CVE-2024-3154, CVE-2023-6476 | `annotations_change_nothing`, `a_unified_setting_cannot_be_of_the_cgroup_core`, e2e |
+//! | labels and volumes of an image were obeyed | CVE-2026-53488, CVE-2022-23648 | e2e |
+//! | host files were made through links of an image | CVE-2024-5154 | matrix (`/etc/…`), e2e |
+//! | log paths and names climbed | CVE-2025-0750 | `a_log_in_place_of_something_else_is_refused`, e2e |
+//! | state that others could read; abstract sockets | CVE-2021-41103, CVE-2024-25621, CVE-2020-15257 | e2e |
+//! | an exec's output filled memory or disk | CVE-2022-31030, CVE-2022-1708 | `a_flood_of_output…`, e2e |
+//! | failed execs left something | CVE-2022-23471, CVE-2025-64329 | `execs_that_fail_leave_nothing_in_the_shim` |
+//! | the monitor died of its container's memory | CVE-2019-14891 | `a_container_that_eats_memory_…`, `the_shim_is_in_no_cgroup_…`, e2e |
+//!
+//! Checkpoints (CVE-2026-119101 and its kin) are not supported, so that there is nothing to restore.
 
 pub mod attacker;
 pub mod exhaust;
@@ -190,11 +230,12 @@ fn logs() {
 }
 
 fn unsupported() {
-    let changes: [fn(&mut Value); 4] = [
-        |spec| spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"})),
+    let changes: [fn(&mut Value); 5] = [
         |spec| spec["process"]["apparmorProfile"] = json!("x"),
         |spec| spec["process"]["selinuxLabel"] = json!("x"),
         |spec| spec["linux"]["cgroupsPath"] = json!("a.slice:b:c"),
+        |spec| spec["linux"]["intelRdt"] = json!({"closID": "x"}),
+        |spec| spec["linux"]["netDevices"] = json!({"eth0": {}}),
     ];
     for change in changes {
         let mut case = Case::new("true");

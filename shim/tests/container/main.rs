@@ -6,6 +6,7 @@
 //! With `--measure` it prints what a container costs instead; `WHERRY_SHIM` names another build of the shim.
 #![allow(missing_docs, clippy::too_many_lines, clippy::unwrap_used, let_underscore_drop)]
 
+mod attributes;
 mod harness;
 mod here;
 mod hook;
@@ -17,6 +18,8 @@ mod memory;
 mod process;
 mod rootfs;
 mod scope;
+mod seccomp;
+mod users;
 
 fn main() -> std::process::ExitCode {
     if let Ok(options) = std::env::var(here::ROLE) {
@@ -30,7 +33,10 @@ fn main() -> std::process::ExitCode {
         process::TESTS,
         rootfs::TESTS,
         hook::TESTS,
+        attributes::TESTS,
+        users::TESTS,
         memory::TESTS,
+        seccomp::TESTS,
         limits::TESTS,
         scope::TESTS,
         hostile::TESTS,

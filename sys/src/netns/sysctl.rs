@@ -7,6 +7,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::{Kind, NamespaceError, PinRequest, step};
 
 /// A write longer than a page is not one value any more (`proc_sys_call_handler`).
@@ -54,7 +56,17 @@ impl Sysctl {
             .write(true)
             .open(&self.file)
             .and_then(|mut file: File| file.write_all(self.value.as_bytes()))
-            .map_err(step("set sysctl", &self.key))
+            .map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::NOENT) => self.invalid("is not known to this kernel"),
+                Some(Errno::INVAL | Errno::RANGE) => {
+                    self.invalid("has a value that the kernel does not take")
+                }
+                _ => step("set sysctl", &self.key)(error),
+            })
+    }
+
+    fn invalid(&self, reason: &'static str) -> NamespaceError {
+        NamespaceError::InvalidSysctl { key: self.key.clone(), reason }
     }
 }
 

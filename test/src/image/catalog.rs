@@ -79,6 +79,7 @@ pub fn plain() -> Store {
         .layer(Layer::default().file("plain", 0o644, b"plain\n").pack(Compression::Plain))
         .put(&mut store, "mixed", &["1"]);
     set_up(shell(Format::Oci)).put(&mut store, "set-up", &["1"]);
+    super::hostile::put(&mut store, &base);
     store
 }
 

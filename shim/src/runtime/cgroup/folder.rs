@@ -65,6 +65,12 @@ impl Folders {
         fs::read_to_string(dir.join(file)).ok()
     }
 
+    /// The folders of one name below these.
+    pub fn below(&self, name: &Path) -> Self {
+        let dirs = self.dirs.iter().map(|dir| Path::new(dir).join(name).display().to_string());
+        Self { dirs: dirs.collect(), unified: self.unified, unit: None }
+    }
+
     /// Forgets them.
     pub fn clear(&mut self) {
         self.dirs = Box::default();

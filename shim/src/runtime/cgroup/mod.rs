@@ -311,6 +311,47 @@ impl Place {
             Self::Scope(name) => name.path(),
         }
     }
+
+    /// The scope that systemd knows it by; empty without one.
+    fn unit(&self) -> &str {
+        match self {
+            Self::Path(_) => "",
+            Self::Scope(name) => &name.unit,
+        }
+    }
+}
+
+/// What the fuzzers call: where a spec's cgroups would be and what would be written into them.
+#[cfg(feature = "fuzz")]
+pub fn fuzz(spec: &Spec) {
+    let Some(linux) = spec.linux() else { return };
+    let place = linux.cgroups_path().as_deref().map(Place::parse);
+    if let Some(Ok(path)) = place.map(|place| place.map(|place| place.relative())) {
+        let plain = path.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        assert!(plain && path.is_relative(), "{}", path.display());
+    }
+    if let Some(resources) = linux.resources() {
+        setting::fuzz(resources);
+    }
+}
+
+/// Puts a process into the cgroup of this path in every hierarchy; the cgroup is made where it is missing.
+///
+/// # Errors
+/// The path is not a plain one, or the kernel refuses.
+pub fn put(path: &str, pid: u32) -> io::Result<()> {
+    let failed = |failure: Failure| io::Error::other(failure.to_string());
+    let relative = Place::parse(Path::new(path)).map_err(failed)?.relative();
+    for hierarchy in Hierarchy::find().map_err(failed)? {
+        hierarchy.prepare_parents(&relative, Vec::new()).map_err(failed)?;
+        let folder = hierarchy.mount_point.join(&relative);
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => hierarchy.inherit_cpuset(&folder).map_err(failed)?,
+        }
+        write_file(&folder.join("cgroup.procs"), &pid.to_string())?;
+    }
+    Ok(())
 }
 
 /// Writes a control file with one write(2), as the kernel wants it.

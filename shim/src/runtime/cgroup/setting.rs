@@ -131,6 +131,17 @@ fn settings(resources: &LinuxResources, version: Version) -> Result<Vec<Setting>
     Ok(table.all)
 }
 
+/// What the fuzzers call.
+#[cfg(feature = "fuzz")]
+pub fn fuzz(resources: &LinuxResources) {
+    for version in [Version::V1, Version::V2] {
+        for setting in settings(resources, version).into_iter().flatten() {
+            let plain = |file: &str| !file.contains('/') && !file.starts_with("cgroup.");
+            assert!(setting.choices.iter().all(|(file, _)| plain(file)), "{setting:?}");
+        }
+    }
+}
+
 /// Rows in the words of one version.
 struct Table {
     version: Version,

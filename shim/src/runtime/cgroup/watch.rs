@@ -15,8 +15,9 @@ use oci_spec::runtime::LinuxResources;
 use super::super::report::Cloned;
 use super::folder::Folders;
 use super::freeze::Freezer;
+use super::hierarchy::{Hierarchy, Version};
 use super::stats::Stats;
-use super::{Doors, scope, update, write_file};
+use super::{Doors, Place, scope, update, write_file};
 
 /// How often and with which pause a cgroup that is still in use is tried to be removed. Its last processes are dead
 /// by then, but the kernel lets go of them only bit by bit.
@@ -62,12 +63,49 @@ impl Watch {
         Self { folders, oom, slice_oom, kills: 0 }
     }
 
+    /// What there is of the cgroups that a spec names, for when nobody could report them.
+    ///
+    /// # Errors
+    /// There are no cgroups on this host, or the path is none.
+    pub fn find(path: &Path) -> Result<Self, Failure> {
+        let place = Place::parse(path)?;
+        let relative = place.relative();
+        let mut hierarchies = Hierarchy::find()?;
+        hierarchies.sort_by_key(|hierarchy| hierarchy.version == Version::V1);
+        let unified = hierarchies.first().is_some_and(|first| first.version == Version::V2);
+        let dirs = hierarchies.into_iter().map(|hierarchy| hierarchy.mount_point.join(&relative));
+        let dirs = dirs.map(|dir| dir.display().to_string()).collect();
+        Ok(Self { folders: Folders::new(dirs, unified, place.unit()), ..Self::default() })
+    }
+
+    /// The cgroups that the container itself has made below its own, by their path there.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: the path is none, or leads elsewhere.
+    pub fn below(&self, path: &str) -> Result<Self, Failure> {
+        if path.trim_matches('/').is_empty() {
+            return Ok(Self { folders: self.folders.below(Path::new("")), ..Self::default() });
+        }
+        let relative = Place::parse(Path::new(path))?.relative();
+        Ok(Self { folders: self.folders.below(&relative), ..Self::default() })
+    }
+
     /// Where another process enters the cgroups.
     ///
     /// # Errors
     /// They are gone.
     pub fn doors(&self) -> Result<Doors, Failure> {
         Doors::open(self.folders.all())
+    }
+
+    /// The unified folder, for a process to be born in.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn birthplace(&self) -> Result<Option<fs::File>, Failure> {
+        let Some(dir) = self.folders.unified() else { return Ok(None) };
+        let opened = fs::File::open(dir).map(Some);
+        opened.map_err(|e| Failure::os("open cgroup", dir.display().to_string(), e))
     }
 
     /// How many processes the kernel has killed because the memory limit was reached.

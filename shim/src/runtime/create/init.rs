@@ -3,26 +3,30 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crate::Failure;
+use crate::{Failure, FailureKind};
 use nix::sched::{CloneFlags, unshare};
 use proto::shim::container as wire;
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use sys::confined::Root;
 use sys::process::{NEW_UTS, SingleThreaded};
 
 use super::plan::Plan;
+use super::stage::Staged;
 use super::{Barrier, CreateRequest, barrier};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::hook::HookKind;
-use crate::runtime::mount::Prepared as PreparedMount;
-use crate::runtime::process::{Prepared as PreparedProcess, Stdio};
+use crate::runtime::mount::{Mapper, Prepared as PreparedMount};
+use crate::runtime::process::Prepared as PreparedProcess;
+use crate::runtime::procfs::Procfs;
 use crate::runtime::report::{self, Event};
+use crate::runtime::stdio::Stdio;
 use crate::runtime::terminal::Terminal;
-use crate::runtime::{device, limit, mask, rootfs, sysctl};
+use crate::runtime::{device, limit, mask, rootfs};
 
 /// Where the root file system is mounted, in the bundle.
-const ROOTFS: &str = "rootfs";
+pub const ROOTFS: &str = "rootfs";
 
 pub struct Init<'a> {
     pub thread: &'a SingleThreaded,
@@ -31,6 +35,8 @@ pub struct Init<'a> {
     pub cgroup: &'a Cgroup,
     /// Where the builder waits to run the hooks that are its part.
     pub sync: Option<OwnedFd>,
+    /// What a stage has done already.
+    pub staged: Option<Staged>,
 }
 
 impl Init<'_> {
@@ -74,7 +80,7 @@ impl Init<'_> {
         report: &OwnedFd,
         stdio: Stdio,
     ) -> Result<Option<(PreparedProcess, Stdio)>, Failure> {
-        self.enter()?;
+        let procfs = self.enter()?;
         let _umask = rustix::process::umask(rustix::fs::Mode::empty());
         let Some(root) = self.build_root()? else { return Ok(None) };
         let (stdio, terminal) = self.standard_files(&root, stdio)?;
@@ -87,6 +93,7 @@ impl Init<'_> {
         if request.check_command {
             process.find_command()?;
         }
+        process.dress(&procfs)?;
         // The last change of the root: from here on it may be read-only.
         rootfs::finish(&root, read_only, propagation)?;
         let identity = process.identity.clone();
@@ -102,26 +109,37 @@ impl Init<'_> {
     }
 
     /// The container's cgroups and namespaces, and what is set in them.
-    fn enter(&self) -> Result<(), Failure> {
+    fn enter(&self) -> Result<Procfs, Failure> {
         let plan = &self.plan;
-        let oom_score_adj = plan.process.oom_score_adj.unwrap_or(self.request.oom_score_adj);
-        limit::set_oom_score_adj(oom_score_adj)?;
+        let procfs = Procfs::open()?;
         self.cgroup.doors.join()?;
-        plan.namespaces.join()?;
+        if self.staged.is_none() {
+            let adjustment = plan.process.oom_score_adj.unwrap_or(self.request.oom_score_adj);
+            limit::set_oom_score_adj(&procfs, adjustment)?;
+            plan.namespaces.join()?;
+        }
         if plan.namespaces.new_cgroup {
             unshare(CloneFlags::CLONE_NEWCGROUP)
                 .map_err(|e| Failure::os("create", "cgroup namespace", e))?;
+        }
+        if self.request.new_keyring {
+            plan.process.labels.label_keys(&procfs)?;
         }
         separate(self.request.new_keyring)?;
         if let (Some(name), true) = (&plan.hostname, plan.namespaces.new & NEW_UTS != 0) {
             nix::unistd::sethostname(name)
                 .map_err(|e| Failure::os("set host name", name.as_str(), e))?;
         }
-        if !plan.sysctls.is_empty() {
-            let proc_sys = sysctl::open()?;
-            plan.sysctls.iter().try_for_each(|sysctl| sysctl.set(&proc_sys))?;
+        if let (Some(name), true) = (&plan.domainname, plan.namespaces.new & NEW_UTS != 0) {
+            procfs.write("sys/kernel/domainname", name.as_bytes()).map_err(|error| {
+                let kind = FailureKind::InvalidArgument;
+                Failure::os_kind(kind, "set domain name", name.as_str(), error)
+            })?;
         }
-        Ok(())
+        if !plan.sysctls.is_empty() {
+            plan.sysctls.iter().try_for_each(|sysctl| sysctl.set(&procfs))?;
+        }
+        Ok(procfs)
     }
 
     /// Everything the process will see of files, in order: what is the host's is opened before the root changes, and
@@ -129,21 +147,37 @@ impl Init<'_> {
     /// last.
     fn build_root(&mut self) -> Result<Option<Root>, Failure> {
         let plan = &self.plan;
-        let inherited = plan.propagation;
-        let mounts: Vec<PreparedMount> = plan
-            .spec
-            .mounts()
-            .iter()
-            .flatten()
-            .map(|mount| PreparedMount::new(mount, inherited, self.cgroup))
-            .collect::<Result<_, _>>()?;
-        let root = rootfs::mount(&self.request.layers, &plan.root, Path::new(ROOTFS))?;
-        if !plan.has_early_hooks() {
-            rootfs::change(&root, self.request.no_pivot)?;
-            furnish(&root, mounts, plan)?;
-            return Ok(Some(root));
-        }
-        furnish(&root, mounts, plan)?;
+        let (root, last) = match self.staged.take() {
+            None => {
+                let mut mapper = Mapper::none(plan.mount_label());
+                let mounts: Vec<PreparedMount> = plan
+                    .spec
+                    .mounts()
+                    .iter()
+                    .flatten()
+                    .map(|mount| {
+                        PreparedMount::new(mount, plan.propagation, self.cgroup, &mut mapper)
+                    })
+                    .collect::<Result<_, _>>()?;
+                let root = rootfs::mount(&self.request.layers, &plan.root, Path::new(ROOTFS))?;
+                if !plan.has_early_hooks() {
+                    rootfs::change(&root, self.request.no_pivot)?;
+                    furnish(&root, mounts, plan, Vec::new())?;
+                    return Ok(Some(root));
+                }
+                (root, (mounts, Vec::new()))
+            }
+            Some(staged) => {
+                let Staged { root, place, mounts, devices, in_users } = staged;
+                let root = rootfs::put_in_place(root, &place)?;
+                if in_users {
+                    become_root()?;
+                }
+                (root, (mounts, devices))
+            }
+        };
+        // In a user namespace, too: a procfs can be made there only where another one is seen.
+        furnish(&root, last.0, plan, last.1)?;
         if let Some(sync) = self.sync.take() {
             barrier::lift(&sync);
             if !barrier::passed(&sync) {
@@ -184,9 +218,26 @@ impl Init<'_> {
     }
 }
 
-fn furnish(root: &Root, mounts: Vec<PreparedMount>, plan: &Plan) -> Result<(), Failure> {
+fn furnish(
+    root: &Root,
+    mounts: Vec<PreparedMount>,
+    plan: &Plan,
+    devices: Vec<Option<OwnedFd>>,
+) -> Result<(), Failure> {
     mounts.into_iter().try_for_each(|mount| mount.attach(root))?;
-    plan.nodes.as_ref().map_or(Ok(()), |nodes| device::make(root, nodes))
+    plan.nodes.as_ref().map_or(Ok(()), |nodes| device::make(root, nodes, devices))
+}
+
+/// Becomes the root of the user namespace that this process is in: what it makes has to have an owner there.
+fn become_root() -> Result<(), Failure> {
+    let fail = |error: Errno| {
+        let kind = FailureKind::InvalidArgument;
+        Failure::os_kind(kind, "become root of", "the user namespace", error)
+    };
+    let (uid, gid) = (Uid::ROOT, Gid::ROOT);
+    rustix::thread::set_thread_groups(&[]).map_err(fail)?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(fail)
 }
 
 /// Leaves what the shim and its caller share with this process: session, keys (when asked), and the right to be looked

@@ -7,11 +7,11 @@ use sys::process::{CloneRequest, NEW_PIDS, SAME_PARENT, SingleThreaded};
 
 use super::init::Init;
 use super::plan::Plan;
-use super::{CreateRequest, Parent, barrier, pair};
+use super::{CreateRequest, Parent, barrier, pair, stage};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::hook::{HookKind, Hooks};
-use crate::runtime::process::Stdio;
 use crate::runtime::report::Cloned;
+use crate::runtime::stdio::Stdio;
 
 /// Everything that a container is made of.
 pub struct Launch<'a> {
@@ -54,6 +54,9 @@ impl Launch<'_> {
         ours: &mut Option<OwnedFd>,
         sync: Option<OwnedFd>,
     ) -> Result<u32, Failure> {
+        if self.plan.needs_stage() {
+            return stage::clone(self, cgroup, ours, sync);
+        }
         let Self { thread, plan, request, report, stdio } = self;
         let returning = plan.namespaces.join_pids()?;
         let parent = match request.parent {
@@ -65,7 +68,7 @@ impl Launch<'_> {
         let child = || {
             // Otherwise the builder's end would never be noticed.
             drop(ours.take());
-            Init { thread, plan, request, cgroup, sync }.run(report, stdio)
+            Init { thread, plan, request, cgroup, sync, staged: None }.run(report, stdio)
         };
         let cloned = thread.clone(&how, child).map_err(|e| Failure::os("create", "process", e));
         returning.restore()?;

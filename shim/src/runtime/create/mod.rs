@@ -3,6 +3,7 @@
 //! ```text
 //! plan      the spec, read and checked; nothing is done yet
 //! launch    cgroups, namespaces and the process itself; what has to be done from outside: its early hooks
+//! stage     in between for some: what has to be done with the host's rights (user and time namespaces, mapped mounts)
 //! init      the process prepares itself: mounts, root, user
 //! barrier   it waits for the start, and executes
 //! ```
@@ -12,8 +13,10 @@ mod here;
 mod init;
 mod launch;
 mod plan;
+mod stage;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use crate::Failure;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -24,6 +27,7 @@ use super::rootfs::Layer;
 use super::user::Request as UserRequest;
 use super::{BuilderFiles, conclude, report};
 
+pub(super) use self::barrier::passed;
 pub use self::here::{Created, create_here};
 pub(super) use self::init::separate;
 use self::launch::Launch;
@@ -59,6 +63,8 @@ pub struct CreateRequest {
     pub env: Vec<String>,
     /// What hooks are told.
     pub state: HookState,
+    /// The folder of what execs need; empty for this process's own, the bundle.
+    pub private: PathBuf,
 }
 
 impl Default for CreateRequest {
@@ -77,6 +83,7 @@ impl Default for CreateRequest {
             check_command: false,
             env: Vec::new(),
             state: HookState::default(),
+            private: PathBuf::new(),
         }
     }
 }
@@ -115,7 +122,8 @@ pub fn build(thread: &SingleThreaded, request: CreateRequest, files: BuilderFile
     conclude(&report, result)
 }
 
-fn pair() -> Result<(OwnedFd, OwnedFd), Failure> {
+/// A pair of sockets between two of the runtime's processes.
+pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Failure> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|e| Failure::os("create", "socket pair", e))
 }

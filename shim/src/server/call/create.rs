@@ -1,13 +1,15 @@
 //! `Create`: a builder makes the container's process; the answer comes when it stands at the start barrier.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::{Failure, FailureKind, type_name};
 use proto::shim::container::CreateOptions;
+use proto::shim::runc;
 use proto::shim::task::v2::CreateTaskRequest;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
 
 use super::{Answer, Outcome, Server};
 use crate::log::{Log, Stream};
@@ -17,15 +19,8 @@ use crate::runtime::{
 use crate::server::container::Container;
 use crate::server::poll::Token;
 use crate::server::process::{INIT, Making, Phase, Process};
+use crate::server::stdio::{OurEnds, Paths, TheirEnds};
 use crate::server::ttrpc::Caller;
-
-/// The ends of the standard files that the process gets.
-#[derive(Default)]
-struct TheirEnds {
-    input: Option<OwnedFd>,
-    output: Option<OwnedFd>,
-    error: Option<OwnedFd>,
-}
 
 impl Server {
     pub(super) fn create(&mut self, request: CreateTaskRequest, caller: Caller) -> Outcome {
@@ -34,37 +29,27 @@ impl Server {
             let id = container.id.clone();
             return Err(Failure::new(kind, "create container", id, "this shim has one"));
         }
-        let options = read_options(&request)?;
+        let options = Options::read(&request)?;
         let (ours, theirs) = report_pair()?;
         let making = Making::new(ours, caller);
-        let init = Process::new(INIT, String::new(), Phase::Building(making));
-        let mut container = Container::new(request.id, init);
-        let mut stdio = TheirEnds::default();
-        if options.stdin && !request.terminal {
-            let (input, ours) = pipe("stdin")?;
-            (stdio.input, container.stdin) = (Some(input), Some(ours));
-        }
-        let log = open_log(&options.log_path, request.terminal, &mut stdio)?;
+        let mut init = Process::new(INIT, String::new(), Phase::Building(making));
+        let (input, output, error) = (request.stdin, request.stdout, request.stderr);
+        *init.paths = Paths { input, output, error };
+        init.has_terminal = request.terminal;
+        let (files, stdio, log) = options.open_files(&init)?;
+        init.files = files;
+        let told = if self.is_foreign() { request.rootfs.clone() } else { Vec::new() };
         let request = CreateRequest {
             layers: request.rootfs.into_iter().map(layer).collect(),
-            user: options.user.map(user),
             terminal: request.terminal,
             oom_score_adj: self.oom_score_adj,
-            state: HookState::here(&container.id),
-            ..CreateRequest::default()
+            state: HookState::here(&request.id),
+            ..options.into_request()
         };
+        let mut container = Container::new(request.state.id.clone(), init);
+        container.rootfs = told;
         self.container = Some(container);
-        let begun = log.map_or(Ok(()), |log| self.set_log(log)).and_then(|()| {
-            let files = BuilderFiles {
-                report: theirs.as_fd(),
-                stdio: [&stdio.input, &stdio.output, &stdio.error]
-                    .map(|file| file.as_ref().map(AsFd::as_fd)),
-            };
-            self.watch_report(INIT)?;
-            let thread = &self.thread;
-            let builder = thread.fork(|| build_container(thread, request, files));
-            builder.map_err(|e| Failure::os("create", "builder", e))
-        });
+        let begun = self.begin(request, log, theirs.as_fd(), &stdio);
         match begun {
             Ok(builder) => {
                 if let Some(init) = self.container.as_mut().and_then(|all| all.by_key(INIT))
@@ -79,6 +64,24 @@ impl Server {
                 Err(failure)
             }
         }
+    }
+
+    fn begin(
+        &mut self,
+        request: CreateRequest,
+        log: Option<Log>,
+        report: BorrowedFd<'_>,
+        stdio: &TheirEnds,
+    ) -> Result<Pid, Failure> {
+        if let Some(log) = log {
+            self.set_log(log)?;
+        }
+        self.start_pumps(INIT)?;
+        self.watch_report(INIT)?;
+        let files = BuilderFiles { report, stdio: stdio.borrow() };
+        let thread = &self.thread;
+        let builder = thread.fork(|| build_container(thread, request, files));
+        builder.map_err(|e| Failure::os("create", "builder", e))
     }
 
     /// Takes a process's reports from now on.
@@ -97,18 +100,63 @@ pub(super) fn report_pair() -> Result<(OwnedFd, OwnedFd), Failure> {
         .map_err(|e| Failure::os("create", "socket pair", e))
 }
 
-fn read_options(request: &CreateTaskRequest) -> Result<CreateOptions, Failure> {
-    let foreign = [&request.stdin, &request.stdout, &request.stderr, &request.checkpoint];
-    if foreign.iter().any(|path| !path.is_empty()) {
-        let (kind, cause) = (FailureKind::Unsupported, "FIFOs and checkpoints are not supported");
-        return Err(Failure::new(kind, "create container", request.id.as_str(), cause));
+/// What a caller wants beyond the spec, by who it is.
+enum Options {
+    /// Wherry's daemon: a log.
+    Own(CreateOptions),
+    /// Another daemon: FIFOs and files.
+    Foreign(runc::Options),
+}
+
+impl Options {
+    fn read(request: &CreateTaskRequest) -> Result<Self, Failure> {
+        if !request.checkpoint.is_empty() {
+            let (kind, cause) = (FailureKind::Unsupported, "checkpoints are not supported");
+            return Err(Failure::new(kind, "create container", request.id.as_str(), cause));
+        }
+        let named = [&request.stdin, &request.stdout, &request.stderr];
+        let foreign = named.iter().any(|path| !path.is_empty());
+        match &request.options {
+            Some(options) if options.type_url.ends_with(type_name::CREATE_OPTIONS) => {
+                super::decode(options.value.as_slice()).map(Self::Own)
+            }
+            Some(options) if options.type_url.ends_with(type_name::RUNC_OPTIONS) => {
+                super::decode(options.value.as_slice()).map(Self::Foreign)
+            }
+            // Options of another runtime mean nothing here.
+            _ if foreign || request.options.is_some() => {
+                Ok(Self::Foreign(runc::Options::default()))
+            }
+            _ => Ok(Self::Own(CreateOptions::default())),
+        }
     }
-    let Some(options) = &request.options else { return Ok(CreateOptions::default()) };
-    if !options.type_url.ends_with(type_name::CREATE_OPTIONS) {
-        let (kind, cause) = (FailureKind::InvalidArgument, "not options of this shim");
-        return Err(Failure::new(kind, "read", options.type_url.as_str(), cause));
+
+    fn open_files(&self, init: &Process) -> Result<(OurEnds, TheirEnds, Option<Log>), Failure> {
+        let Self::Own(options) = self else {
+            let (ours, theirs) = OurEnds::open(&init.paths, init.has_terminal)?;
+            return Ok((ours, theirs, None));
+        };
+        let (mut ours, mut theirs) = (OurEnds::default(), TheirEnds::default());
+        if options.stdin && !init.has_terminal {
+            let (input, end) = pipe("stdin")?;
+            (theirs.input, ours.input) = (Some(input), Some(end));
+        }
+        let log = open_log(&options.log_path, init.has_terminal, &mut theirs)?;
+        Ok((ours, theirs, log))
     }
-    super::decode(options.value.as_slice())
+
+    fn into_request(self) -> CreateRequest {
+        match self {
+            Self::Own(options) => {
+                CreateRequest { user: options.user.map(user), ..CreateRequest::default() }
+            }
+            Self::Foreign(options) => CreateRequest {
+                no_pivot: options.no_pivot_root,
+                new_keyring: !options.no_new_keyring,
+                ..CreateRequest::default()
+            },
+        }
+    }
 }
 
 fn open_log(path: &str, terminal: bool, stdio: &mut TheirEnds) -> Result<Option<Log>, Failure> {

@@ -45,6 +45,8 @@ impl Server {
             exited_at: Some(timestamp(exit.at)),
         };
         if key == INIT {
+            self.tell_deleted(exit);
+            let Some(container) = &mut self.container else { return Err(gone()) };
             let id = container.id.clone();
             container.cgroups.remove().map_err(|e| Failure::os("remove cgroups of", id, e))?;
             self.container = None;

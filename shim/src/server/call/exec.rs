@@ -1,10 +1,13 @@
 //! `Exec`: registers a process; `Start` makes it.
 
 use crate::{Failure, FailureKind};
+use proto::shim::events as wire;
 use proto::shim::task::v2::ExecProcessRequest;
 
 use super::{Outcome, Server, done};
-use crate::server::process::{MAX_EXECS, Phase, Process, Registered};
+use crate::server::event::Event;
+use crate::server::process::{MAX_EXECS, Phase, Process};
+use crate::server::stdio::Paths;
 
 impl Server {
     pub(super) fn exec(&mut self, request: ExecProcessRequest) -> Outcome {
@@ -13,9 +16,6 @@ impl Server {
             |kind, cause| Err(Failure::new(kind, "register exec", request.exec_id.as_str(), cause));
         if request.exec_id.is_empty() {
             return refuse(FailureKind::InvalidArgument, "it has no name");
-        }
-        if request.terminal || !request.stdin.is_empty() {
-            return refuse(FailureKind::Unsupported, "terminals and input are not supported");
         }
         let Some(spec) = request.spec else {
             return refuse(FailureKind::InvalidArgument, "it has no process");
@@ -30,11 +30,17 @@ impl Server {
         if !matches!(init.phase, Phase::Running) {
             return refuse(FailureKind::FailedPrecondition, "the container does not run");
         }
-        let registered =
-            Registered { process: spec.value, stdout: request.stdout, stderr: request.stderr };
         let key = container.new_key();
-        let phase = Phase::Registered(Box::new(registered));
-        container.processes.push(Process::new(key, request.exec_id, phase));
+        let mut process = Process::new(key, request.exec_id, Phase::Registered(spec.value));
+        let (input, output, error) = (request.stdin, request.stdout, request.stderr);
+        *process.paths = Paths { input, output, error };
+        process.has_terminal = request.terminal;
+        container.processes.push(process);
+        let told = |id: &str, process: &mut Process| {
+            let (container_id, exec_id) = (id.to_owned(), process.id.clone());
+            Event::ExecAdded(wire::TaskExecAdded { container_id, exec_id })
+        };
+        self.tell(told, key);
         done()
     }
 }

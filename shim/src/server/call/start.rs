@@ -8,8 +8,9 @@ use rustix::net::SendFlags;
 
 use super::create::report_pair;
 use super::{Answer, Outcome, Server};
-use crate::runtime::{BuilderFiles, ExecRequest, build_exec};
-use crate::server::process::{INIT, Making, Phase};
+use crate::runtime::{BuilderFiles, ExecRequest, Inherit};
+use crate::server::process::{INIT, Identity, Making, Phase};
+use crate::server::stdio::OurEnds;
 use crate::server::ttrpc::Caller;
 
 impl Server {
@@ -49,53 +50,42 @@ impl Server {
     }
 
     fn execute(&mut self, key: u32, caller: Caller) -> Outcome {
-        let inherited = self.inherited_oom_score_adj();
         let (ours, theirs) = report_pair()?;
+        let making = Making::new(ours, caller);
+        let foreign = self.is_foreign();
+        let oom_score_adj = self.oom_score_adj;
         let Some(container) = &mut self.container else { return Ok(Answer::Later) };
-        let init = container.by_key(INIT).and_then(|init| {
-            let handle = init.identity.as_ref()?.handle.as_ref()?;
-            handle.try_clone().ok().filter(|_| matches!(init.phase, Phase::Running))
-        });
-        let Some(process) = container.processes.iter_mut().find(|process| process.key == key)
-        else {
-            return Ok(Answer::Later);
+        let mut processes = container.processes.iter_mut();
+        let (init, process) = match (processes.next(), processes.find(|all| all.key == key)) {
+            (Some(init), Some(process)) => (init, process),
+            _ => return Ok(Answer::Later),
         };
-        let Some(init) = init else {
+        let Some(init) = init.running() else {
             return Err(process.refuse("start", "the container does not run"));
         };
-        let making = Making::new(ours, caller);
-        let registered = std::mem::replace(&mut process.phase, Phase::Starting(making));
-        let Phase::Registered(exec) = registered else { return Ok(Answer::Later) };
-        let request = ExecRequest {
-            process: &exec.process,
-            stdout: &exec.stdout,
-            stderr: &exec.stderr,
-            init: init.as_fd(),
-            cgroups: &container.cgroups,
-            oom_score_adj: inherited,
-        };
-        let files = BuilderFiles { report: theirs.as_fd(), stdio: [None; 3] };
-        let thread = &self.thread;
-        let builder = thread
-            .fork(|| build_exec(thread, &request, files))
-            .map_err(|e| Failure::os("create", "builder", e));
-        let begun = builder.and_then(|_| self.watch_report(key));
-        match begun {
-            Ok(()) => Ok(Answer::Later),
-            Err(failure) => {
-                if let Some(container) = &mut self.container {
-                    container.remove(key);
-                }
-                Err(failure)
-            }
+        let (mut files, their_files) = OurEnds::open(&process.paths, process.has_terminal)?;
+        if !foreign {
+            // Wherry's daemon does not come again for an exec: without it a writer shall not wait for ever.
+            files.forget_readers();
         }
-    }
-
-    /// What the container's first process has, for execs that do not say.
-    fn inherited_oom_score_adj(&mut self) -> i32 {
-        let init = self.container.as_mut().and_then(|container| container.by_key(INIT));
-        let pid = init.map_or(0, |init| init.pid());
-        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok();
-        text.and_then(|text| text.trim().parse().ok()).unwrap_or(self.oom_score_adj)
+        let Phase::Registered(spec) = &process.phase else { return Ok(Answer::Later) };
+        let request = ExecRequest {
+            process: spec,
+            terminal: process.has_terminal,
+            init,
+            cgroups: &container.cgroups,
+            oom_score_adj,
+            console: None,
+            inherit: Inherit::Nothing,
+        };
+        let files_of = BuilderFiles { report: theirs.as_fd(), stdio: their_files.borrow() };
+        let pid = crate::runtime::execute(&self.thread, &request, &files_of)?;
+        process.identity = Some(Identity::of_child(pid));
+        process.files = files;
+        process.phase = Phase::Starting(making);
+        if let Err(failure) = self.watch_report(key).and_then(|()| self.start_pumps(key)) {
+            self.give_up(key, failure);
+        }
+        Ok(Answer::Later)
     }
 }

@@ -8,12 +8,9 @@ use super::{Outcome, Server, done};
 
 impl Server {
     pub(super) fn resize_pty(&mut self, request: &ResizePtyRequest) -> Outcome {
-        let container = self.container(&request.id)?;
-        let terminal = container.terminal.as_ref().filter(|_| request.exec_id.is_empty());
-        let Some(terminal) = terminal else {
-            return Err(container
-                .by_id(&request.exec_id)?
-                .refuse("resize terminal of", "it has none"));
+        let process = self.container(&request.id)?.by_id(&request.exec_id)?;
+        let Some(terminal) = &process.files.terminal else {
+            return Err(process.refuse("resize terminal of", "it has none"));
         };
         let characters = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
         let size = Winsize {
@@ -27,10 +24,9 @@ impl Server {
     }
 
     pub(super) fn close_io(&mut self, request: &CloseIoRequest) -> Outcome {
-        let container = self.container(&request.id)?;
-        let _known = container.by_id(&request.exec_id)?;
-        if request.stdin && request.exec_id.is_empty() {
-            container.stdin = None;
+        let process = self.container(&request.id)?.by_id(&request.exec_id)?;
+        if request.stdin {
+            process.files.input = None;
         }
         done()
     }
