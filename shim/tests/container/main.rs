@@ -17,8 +17,8 @@ mod measure;
 mod memory;
 mod process;
 mod rootfs;
+mod scope;
 mod seccomp;
-
 mod task;
 mod users;
 mod wire;
@@ -41,6 +41,7 @@ fn main() -> std::process::ExitCode {
         seccomp::TESTS,
         limits::TESTS,
         task::TESTS,
+        scope::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,
         hostile::leak::TESTS,
