@@ -22,9 +22,12 @@ mod identity;
 #[cfg(feature = "runtime")]
 mod log;
 #[cfg(feature = "runtime")]
+pub mod oci;
+#[cfg(feature = "runtime")]
 pub mod runtime;
 #[cfg(feature = "runtime")]
 pub mod server;
+pub mod slice;
 pub mod type_name;
 
 pub use bundle::{Bundle, BundleError, LOG_FILE, RECORD_FILE, SOCKET_FILE, SPEC_FILE};

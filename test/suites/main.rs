@@ -26,6 +26,7 @@ mod images;
 mod interop;
 mod isolation;
 mod logs;
+mod machine;
 mod memory;
 mod mounts;
 mod network;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Entered::Inside(folder) => folder,
     };
     let suites = [
+        machine::tests(),
         crictl::tests(),
         pods::tests(),
         containers::tests(),

@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn flags_are_found_in_every_form_that_is_in_use() {
-        for args in [["--bundle=/x", "id"].as_slice(), &["-b", "/x", "id"], &["-bundle", "/x", "id"]]
+        for args in
+            [["--bundle=/x", "id"].as_slice(), &["-b", "/x", "id"], &["-bundle", "/x", "id"]]
         {
             let parsed = parse(args, Order::First).unwrap();
             assert_eq!(parsed.value("bundle"), Some(OsStr::new("/x")));

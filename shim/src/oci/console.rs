@@ -22,7 +22,8 @@ pub fn connect(path: &Path) -> Result<OwnedFd, Failure> {
         Failure::os("connect to socket", path.display().to_string(), error)
     };
     let kind = SocketType::STREAM;
-    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(fail)?;
+    let socket =
+        socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(fail)?;
     let address = SocketAddrUnix::new(path).map_err(fail)?;
     connect_socket(&socket, &address).map_err(fail)?;
     Ok(socket)
@@ -53,4 +54,12 @@ pub fn check(terminal: bool, stay: Stay, socket: bool) -> Result<(), Failure> {
         _ => return Ok(()),
     };
     Err(Failure::new(FailureKind::InvalidArgument, "allocate", "terminal", cause))
+}
+
+/// As [`check`], for an exec: with a console socket somebody else has the terminal, whether the caller stays or not.
+///
+/// # Errors
+/// As `check`.
+pub fn check_exec(terminal: bool, stay: Stay, socket: bool) -> Result<(), Failure> {
+    check(terminal, if terminal && socket { Stay::Detached } else { stay }, socket)
 }

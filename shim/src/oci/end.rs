@@ -9,6 +9,7 @@ use sys::process::{SingleThreaded, Wait, wait};
 
 use super::record::{Init, Record};
 use super::store::Folder;
+use crate::runtime::cgroup::Watch;
 use crate::runtime::{HookKind, HookState, hook};
 use crate::{Failure, FailureKind};
 
@@ -85,5 +86,7 @@ pub fn run_hooks(thread: &SingleThreaded, kind: HookKind, record: &Record, pid: 
 /// A cgroup is still in use.
 pub fn remove_unfinished(record: &Record) -> Result<(), Failure> {
     let Some(path) = &record.cgroup_path else { return Ok(()) };
-    crate::runtime::cgroup::remove_unfinished(Path::new(path))
+    let object = || format!("container {}", record.id);
+    let removed = Watch::find(Path::new(path))?.remove();
+    removed.map_err(|e| Failure::os("remove cgroups of", object(), e))
 }

@@ -128,7 +128,7 @@ impl Journal {
         let line = self.form.line(level, message, &String::from_utf8_lossy(stamp.as_bytes()));
         // There is nobody left to tell about a log that does not take it.
         let _told = match &self.file {
-            Some(mut file) => file.write_all(line.as_bytes()),
+            Some(file) => (&*file).write_all(line.as_bytes()),
             None if std::io::stderr().is_terminal() => {
                 std::io::stderr().write_all(format!("{level}: {message}\n").as_bytes())
             }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{Access, access};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
 use sys::process::SingleThreaded;
 
 use super::args::{Flag, Parsed, switch, value};
@@ -131,11 +133,11 @@ impl Launch<'_> {
             check_command: true,
             env,
             state: HookState { id: folder.id().to_string(), bundle },
+            private: folder.path().to_owned(),
             oom_score_adj: own_oom_score_adj(),
             ..CreateRequest::default()
         };
         let created = create_here(thread, request, Stdio::inherited(), |spec, request| {
-            check_version(spec)?;
             request.terminal = wants_terminal(spec, stay, request.console.is_some())?;
             place(spec, folder.id(), global.cgroups);
             record.learn(spec);
@@ -160,7 +162,8 @@ impl Record {
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
         spec.version().clone_into(&mut self.oci_version);
         self.rootfs = self.bundle.join(root);
-        self.annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        self.annotations =
+            spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
         let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
         self.cgroup_path = path.map(|path| path.display().to_string());
         let is_some = |list: Option<&Vec<_>>| list.is_some_and(|list| !list.is_empty());
@@ -174,7 +177,8 @@ impl Record {
 fn start_socket(folder: &Folder) -> Result<OwnedFd, Failure> {
     let fail = |error: rustix::io::Errno| Failure::os("listen for", "start", error);
     let kind = SocketType::SEQPACKET;
-    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(fail)?;
+    let socket =
+        socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(fail)?;
     let address = SocketAddrUnix::new(folder.start_socket()).map_err(fail)?;
     bind(&socket, &address).and_then(|()| listen(&socket, 1)).map_err(fail)?;
     Ok(socket)
@@ -182,7 +186,10 @@ fn start_socket(folder: &Folder) -> Result<OwnedFd, Failure> {
 
 /// The files above standard error that the container is to have, and the variables that tell it of them
 /// (sd_listen_fds(3)).
-fn inherited_files(args: &Parsed) -> Result<(u32, Vec<String>), Failure> {
+///
+/// # Errors
+/// `InvalidArgument`: one is not open.
+pub fn inherited_files(args: &Parsed) -> Result<(u32, Vec<String>), Failure> {
     let mut count: u32 = args.number("preserve-fds")?.unwrap_or(0);
     let mut env = Vec::new();
     let listen: Option<u32> =
@@ -200,22 +207,6 @@ fn inherited_files(args: &Parsed) -> Result<(u32, Vec<String>), Failure> {
         }
     }
     Ok((count, env))
-}
-
-fn check_version(spec: &Spec) -> Result<(), Failure> {
-    let version = spec.version();
-    let mut numbers = version.split(['-', '+']).next().unwrap_or_default().split('.');
-    let is_number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u32>().is_ok());
-    let known = numbers.next() == Some("1")
-        && is_number(numbers.next())
-        && is_number(numbers.next())
-        && numbers.next().is_none();
-    if known {
-        return Ok(());
-    }
-    let object = format!("ociVersion {version:?}");
-    let cause = "unsupported version of the specification: 1.x.y is known";
-    Err(Failure::new(FailureKind::InvalidArgument, "use", object, cause))
 }
 
 fn wants_terminal(spec: &Spec, stay: Stay, socket: bool) -> Result<bool, Failure> {
@@ -270,8 +261,8 @@ pub fn write_pid_file(path: &Path, pid: u32) -> Result<(), Failure> {
         .map_err(fail)
 }
 
-/// A container whose spec does not say is killed as soon or as late as its caller.
-fn own_oom_score_adj() -> i32 {
+/// What whoever calls has: what containers and execs get that do not say.
+pub fn own_oom_score_adj() -> i32 {
     let text = fs::read_to_string("/proc/self/oom_score_adj").ok();
     text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
@@ -279,21 +270,6 @@ fn own_oom_score_adj() -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_first_major_version_of_the_specification_is_known() {
-        let check = |version: &str| {
-            let mut spec = Spec::default();
-            spec.set_version(version.to_owned());
-            check_version(&spec).is_ok()
-        };
-        for version in ["1.0.0", "1.0.2-dev", "1.3.0", "1.2.0+dev", "1.99.0"] {
-            assert!(check(version), "{version}");
-        }
-        for version in ["", "2.0.0", "0.9.0", "1.0", "1.x.0", "1.0.0.0", "v1.0.0"] {
-            assert!(!check(version), "{version}");
-        }
-    }
 
     #[test]
     fn a_container_has_cgroups_of_its_own_asked_for_or_not() {

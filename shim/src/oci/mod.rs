@@ -106,13 +106,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         global.journal.error(&failure);
         return ExitCode::FAILURE;
     };
-    let args = global.rest.iter().skip(1).cloned();
     let Some(thread) = SingleThreaded::prove() else {
         let cause = "/proc is not there, or this process has more than one thread";
         global.journal.error(&Failure::new(FailureKind::Internal, "start", NAME, cause));
         return ExitCode::FAILURE;
     };
     let context = Context { thread, global };
+    let args = context.global.rest.iter().skip(1).cloned();
     let done = verb.parse(args).and_then(|parsed| match parsed {
         Some(parsed) => (verb.run)(&context, &parsed),
         None => Ok(0),

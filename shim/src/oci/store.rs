@@ -4,6 +4,7 @@
 //! <root>/<id>/          mode 0700; its making is what reserves the name
 //!   lock                held by whoever changes the container; the kernel frees it with its holder
 //!   state.json          the record; replaced as a whole
+//!   seccomp.bpf         the compiled filter, for execs
 //!   start               the socket that the container's process waits at; gone once it was started
 //! ```
 
@@ -25,6 +26,7 @@ const RECORD: &str = "state.json";
 const DRAFT: &str = ".state.json.tmp";
 const LOCK: &str = "lock";
 const START: &str = "start";
+const FILTER: &str = crate::runtime::seccomp::STORED_FILE;
 
 /// All containers of one root.
 #[derive(Debug)]
@@ -97,8 +99,9 @@ impl Store {
     pub fn ids(&self) -> Result<Vec<ContainerId>, Failure> {
         let entries = match fs::read_dir(&self.root) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other
-                .map_err(|e| Failure::os("list folder", self.root.display().to_string(), e))?,
+            other => {
+                other.map_err(|e| Failure::os("list folder", self.root.display().to_string(), e))?
+            }
         };
         let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()));
         let mut ids: Vec<ContainerId> =
@@ -109,6 +112,20 @@ impl Store {
 }
 
 impl Folder {
+    /// Where it is, absolute when the root is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it this process's folder: what a creation has kept for execs is found there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn enter(&self) -> Result<(), Failure> {
+        let fail = |error: Errno| Failure::os("enter", self.path.display().to_string(), error);
+        rustix::process::fchdir(&self.dir).map_err(fail)
+    }
+
     /// The container's name.
     pub fn id(&self) -> &ContainerId {
         &self.id
@@ -210,7 +227,9 @@ impl Folder {
     pub fn forget_start_socket(&self) -> Result<(), Failure> {
         match unlinkat(&self.dir, START, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(Failure::os("remove", self.path.join(START).display().to_string(), error)),
+            Err(error) => {
+                Err(Failure::os("remove", self.path.join(START).display().to_string(), error))
+            }
         }
     }
 
@@ -223,7 +242,7 @@ impl Folder {
     /// # Errors
     /// The kernel refuses.
     pub fn remove(self) -> Result<(), Failure> {
-        for name in [START, DRAFT, RECORD, LOCK] {
+        for name in [START, DRAFT, FILTER, RECORD, LOCK] {
             let _missing = unlinkat(&self.dir, name, AtFlags::empty());
         }
         let removed = match rustix::fs::rmdir(&self.path) {

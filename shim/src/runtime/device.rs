@@ -52,7 +52,10 @@ const LINKS: [(&str, &str); 5] = [
 /// A device of the spec that cannot be one.
 pub fn nodes(spec: &Spec) -> Result<Vec<Node>, Failure> {
     let own = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
-    let own: Vec<Node> = own.into_iter().flatten().map(Node::parse).collect::<Result<_, _>>()?;
+    let own = own.into_iter().flatten().map(Node::parse);
+    let mut own: Vec<Node> = own.collect::<Result<_, _>>()?;
+    // It is the link to the container's own instance, whatever the host has there.
+    own.retain(|node| node.path != Path::new("/dev/ptmx"));
     let mut all: Vec<Node> = DEFAULT.iter().map(Node::standard).collect();
     all.retain(|node| own.iter().all(|other| other.path != node.path));
     all.extend(own);

@@ -18,10 +18,12 @@ use sys::confined::Root;
 use sys::process::{CloneRequest, SingleThreaded, keep_only};
 
 use super::cgroup::Watch;
-use super::process::{Plan, Prepared, Stdio};
+use super::idmap::Maps;
+use super::process::{Plan, Prepared};
 use super::procfs::Procfs;
 use super::report::{self, Event};
 use super::seccomp::Filter;
+use super::stdio::Stdio;
 use super::terminal::Terminal;
 use super::{BuilderFiles, create, limit};
 
@@ -140,13 +142,26 @@ fn prepare(
     plan.seccomp = Filter::open(lines.init.as_fd())?;
     if let Inherit::Files(count) = request.inherit {
         plan.preserve_fds = count;
+        plan.quiet = true;
     }
     let size = plan.console_size;
     let oom_score_adj = plan.oom_score_adj.unwrap_or_else(|| inherited_oom_score_adj(request));
-    limit::set_oom_score_adj(&Procfs::open()?, oom_score_adj)?;
+    // The host's, for what is still to be told to the kernel when the container's is the only one.
+    let procfs = Procfs::open()?;
+    limit::set_oom_score_adj(&procfs, oom_score_adj)?;
+    plan.affinity.apply_before()?;
     // From outside: who is in a cgroup namespace may not put a process into a cgroup (cgroup v2, `nsdelegate`).
     request.cgroups.doors()?.join()?;
-    join(lines.init.as_fd(), namespaces(request.init.pid))?;
+    plan.affinity.apply_after()?;
+    let kinds = namespaces(request.init.pid);
+    if kinds.contains(ThreadNameSpaceType::USER) {
+        let pid = request.init.pid.as_raw_nonzero().get().unsigned_abs();
+        stdio.give(&Maps::of(&procfs, pid)?)?;
+    }
+    join(lines.init.as_fd(), kinds)?;
+    if kinds.contains(ThreadNameSpaceType::USER) {
+        create::become_root()?;
+    }
     create::separate(true)?;
     let root = Root::open(Path::new("/"))
         .map_err(|e| Failure::os("open", "the container's root", e.source))?;
@@ -162,6 +177,7 @@ fn prepare(
         stdio = Stdio::terminal(&terminal.slave)?;
     }
     stdio.complete(&root)?;
+    process.dress(&procfs)?;
     Ok((process, stdio))
 }
 

@@ -12,11 +12,11 @@ use super::procfs::Procfs;
 const OOM_SCORE_ADJ: &str = "self/oom_score_adj";
 
 /// Applies the limits. One above what this process may set (it takes `CAP_SYS_RESOURCE` to raise a hard limit)
-/// becomes the highest it may, with a word on standard error.
+/// becomes the highest it may, with a word on standard error unless that is not to be had.
 ///
 /// # Errors
 /// The kernel refuses for another reason.
-pub fn apply(limits: &[PosixRlimit]) -> Result<(), Failure> {
+pub fn apply(limits: &[PosixRlimit], quiet: bool) -> Result<(), Failure> {
     for limit in limits {
         let resource = resource(limit.typ());
         let fail = |error: Errno| {
@@ -29,7 +29,9 @@ pub fn apply(limits: &[PosixRlimit]) -> Result<(), Failure> {
                 let maximum = lower(wanted.maximum, ceiling);
                 let current = lower(wanted.current, maximum);
                 setrlimit(resource, Rlimit { current, maximum }).map_err(fail)?;
-                warn(format_args!("limit {:?} clamped to {maximum:?}", limit.typ()));
+                if !quiet {
+                    warn(format_args!("limit {:?} clamped to {maximum:?}", limit.typ()));
+                }
             }
             other => other.map_err(fail)?,
         }

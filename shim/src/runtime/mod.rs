@@ -19,14 +19,18 @@ mod exec;
 mod filesystem;
 pub mod hook;
 mod idmap;
+mod label;
 mod limit;
 mod mask;
 mod mount;
 mod mount_option;
 mod namespace;
+mod overlay;
 mod process;
 mod procfs;
 mod rootfs;
+mod schedule;
+mod stdio;
 mod sysctl;
 mod target;
 mod terminal;
@@ -43,8 +47,8 @@ pub use self::create::{
 pub use self::exec::{ExecRequest, Inherit, Init, execute};
 pub use self::hook::{HookKind, HookState};
 pub use self::limit::{protect_from_oom, warn};
-pub use self::process::Stdio;
 pub use self::rootfs::Layer;
+pub use self::stdio::Stdio;
 pub use self::user::{Named, Request as UserRequest};
 
 /// The files that a builder keeps of the shim's: where it reports to, and what the process's standard files are to be.

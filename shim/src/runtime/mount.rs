@@ -46,6 +46,9 @@ enum Source {
     Cgroups(CgroupTree),
 }
 
+/// File systems whose files have labels of their own.
+const UNLABELLED: [&str; 5] = ["proc", "sysfs", "mqueue", "cgroup", "cgroup2"];
+
 /// Files of procfs that a pod may cover (lxcfs does), and nothing else of it: what a runtime or a program believes
 /// of `/proc/self` must be the kernel's word (CVE-2019-16884).
 const MAY_COVER: [&str; 10] = [
@@ -75,7 +78,7 @@ impl Prepared {
     ) -> Result<Self, Failure> {
         let target = mount.destination().clone();
         let name = target.display().to_string();
-        let options = Options::parse(mount.options().iter().flatten(), &name)?;
+        let mut options = Options::parse(mount.options().iter().flatten(), &name)?;
         let kind = mount.typ().as_deref().unwrap_or("none");
         let source = if options.remount {
             Source::Change(options)
@@ -95,6 +98,9 @@ impl Prepared {
         } else {
             let kind = if kind == "cgroup" { "cgroup2" } else { kind };
             let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned());
+            if let (Some(label), false) = (mapper.label, UNLABELLED.contains(&kind)) {
+                options.data.push(("context".to_owned(), Some(label.to_owned())));
+            }
             Source::Filesystem { kind: kind.to_owned(), source, options }
         };
         Ok(Self { target, source })
@@ -145,13 +151,15 @@ pub struct Mapper<'a> {
     maker: Option<(&'a SingleThreaded, &'a Procfs)>,
     container: Option<&'a Users>,
     made: Vec<Users>,
+    /// What the container's own file systems are labelled with.
+    label: Option<&'a str>,
 }
 
 impl<'a> Mapper<'a> {
     /// Of a container that has none.
     #[must_use]
-    pub const fn none() -> Self {
-        Self { maker: None, container: None, made: Vec::new() }
+    pub const fn none(label: Option<&'a str>) -> Self {
+        Self { maker: None, container: None, made: Vec::new(), label }
     }
 
     /// Of a container that may be in a user namespace.
@@ -160,8 +168,9 @@ impl<'a> Mapper<'a> {
         thread: &'a SingleThreaded,
         procfs: &'a Procfs,
         container: Option<&'a Users>,
+        label: Option<&'a str>,
     ) -> Self {
-        Self { maker: Some((thread, procfs)), container, made: Vec::new() }
+        Self { maker: Some((thread, procfs)), container, made: Vec::new(), label }
     }
 
     fn map(&mut self, tree: &OwnedFd, mount: &SpecMount, options: &Options) -> Result<(), Failure> {

@@ -71,6 +71,9 @@ pub struct Cloned {
     /// The container has a PID namespace of its own, which its first process takes down with it.
     #[prost(bool, tag = "5")]
     pub own_pids: bool,
+    /// The scope that systemd knows the cgroups by; empty without one.
+    #[prost(string, tag = "6")]
+    pub unit: String,
 }
 
 /// Sends an event, with a file if one belongs to it.

@@ -230,10 +230,12 @@ fn logs() {
 }
 
 fn unsupported() {
-    let changes: [fn(&mut Value); 3] = [
+    let changes: [fn(&mut Value); 5] = [
         |spec| spec["process"]["apparmorProfile"] = json!("x"),
         |spec| spec["process"]["selinuxLabel"] = json!("x"),
         |spec| spec["linux"]["cgroupsPath"] = json!("a.slice:b:c"),
+        |spec| spec["linux"]["intelRdt"] = json!({"closID": "x"}),
+        |spec| spec["linux"]["netDevices"] = json!({"eth0": {}}),
     ];
     for change in changes {
         let mut case = Case::new("true");

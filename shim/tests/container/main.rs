@@ -6,6 +6,7 @@
 //! With `--measure` it prints what a container costs instead; `WHERRY_SHIM` names another build of the shim.
 #![allow(missing_docs, clippy::too_many_lines, clippy::unwrap_used, let_underscore_drop)]
 
+mod attributes;
 mod harness;
 mod here;
 mod hook;
@@ -16,8 +17,10 @@ mod measure;
 mod memory;
 mod process;
 mod rootfs;
+mod scope;
 mod seccomp;
 mod task;
+mod users;
 mod wire;
 
 fn main() -> std::process::ExitCode {
@@ -32,10 +35,13 @@ fn main() -> std::process::ExitCode {
         process::TESTS,
         rootfs::TESTS,
         hook::TESTS,
+        attributes::TESTS,
+        users::TESTS,
         memory::TESTS,
         seccomp::TESTS,
         limits::TESTS,
         task::TESTS,
+        scope::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,
         hostile::leak::TESTS,

@@ -34,9 +34,8 @@ fn run(context: &Context, args: &Parsed) -> Result<u8, Failure> {
     let Some(init) = &record.init else {
         return status.require(&[Status::Running], "signal", &record).map(|()| 0);
     };
-    let everybody = || {
-        init.watch().signal_all(signal).map_err(|e| Failure::os("signal", object(), e))
-    };
+    let everybody =
+        || init.watch().signal_all(signal).map_err(|e| Failure::os("signal", object(), e));
     let process = init.open()?;
     match &process {
         Some(process) => process.signal(signal)?,

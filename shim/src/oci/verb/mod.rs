@@ -8,6 +8,7 @@ mod features;
 mod kill;
 mod list;
 mod pause;
+mod process_spec;
 mod ps;
 mod resume;
 mod run;

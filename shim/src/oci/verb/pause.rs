@@ -5,14 +5,8 @@ use crate::oci::args::{Order, Parsed};
 use crate::oci::record::Status;
 use crate::oci::{Context, Verb};
 
-pub const VERB: Verb = Verb {
-    name: "pause",
-    usage: "<container-id>",
-    flags: &[],
-    order: Order::Any,
-    failed: 1,
-    run,
-};
+pub const VERB: Verb =
+    Verb { name: "pause", usage: "<container-id>", flags: &[], order: Order::Any, failed: 1, run };
 
 fn run(context: &Context, args: &Parsed) -> Result<u8, Failure> {
     let folder = context.folder(args)?.locked()?;

@@ -57,7 +57,11 @@ fn run(context: &Context, args: &Parsed) -> Result<u8, Failure> {
 }
 
 /// The container's code counts, whatever becomes of the rest.
-fn delete(context: &Context, folder: crate::oci::store::Folder, record: &crate::oci::record::Record) {
+fn delete(
+    context: &Context,
+    folder: crate::oci::store::Folder,
+    record: &crate::oci::record::Record,
+) {
     // Somebody else may have deleted it meanwhile.
     let Ok(folder) = folder.locked() else { return };
     if let Err(failure) = end::remove(&context.thread, folder, record) {

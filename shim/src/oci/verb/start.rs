@@ -6,14 +6,8 @@ use crate::oci::{Context, Verb, end, start};
 use crate::runtime::HookKind;
 use crate::{Failure, FailureKind};
 
-pub const VERB: Verb = Verb {
-    name: "start",
-    usage: "<container-id>",
-    flags: &[],
-    order: Order::Any,
-    failed: 1,
-    run,
-};
+pub const VERB: Verb =
+    Verb { name: "start", usage: "<container-id>", flags: &[], order: Order::Any, failed: 1, run };
 
 fn run(context: &Context, args: &Parsed) -> Result<u8, Failure> {
     let folder = context.folder(args)?.locked()?;

@@ -18,9 +18,10 @@ use super::{Barrier, CreateRequest, barrier};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::hook::HookKind;
 use crate::runtime::mount::{Mapper, Prepared as PreparedMount};
-use crate::runtime::process::{Prepared as PreparedProcess, Stdio};
+use crate::runtime::process::Prepared as PreparedProcess;
 use crate::runtime::procfs::Procfs;
 use crate::runtime::report::{self, Event};
+use crate::runtime::stdio::Stdio;
 use crate::runtime::terminal::Terminal;
 use crate::runtime::{device, limit, mask, rootfs};
 
@@ -79,7 +80,7 @@ impl Init<'_> {
         report: &OwnedFd,
         stdio: Stdio,
     ) -> Result<Option<(PreparedProcess, Stdio)>, Failure> {
-        self.enter()?;
+        let procfs = self.enter()?;
         let _umask = rustix::process::umask(rustix::fs::Mode::empty());
         let Some(root) = self.build_root()? else { return Ok(None) };
         let (stdio, terminal) = self.standard_files(&root, stdio)?;
@@ -92,6 +93,7 @@ impl Init<'_> {
         if request.check_command {
             process.find_command()?;
         }
+        process.dress(&procfs)?;
         // The last change of the root: from here on it may be read-only.
         rootfs::finish(&root, read_only, propagation)?;
         let identity = process.identity.clone();
@@ -107,7 +109,7 @@ impl Init<'_> {
     }
 
     /// The container's cgroups and namespaces, and what is set in them.
-    fn enter(&self) -> Result<(), Failure> {
+    fn enter(&self) -> Result<Procfs, Failure> {
         let plan = &self.plan;
         let procfs = Procfs::open()?;
         self.cgroup.doors.join()?;
@@ -120,15 +122,24 @@ impl Init<'_> {
             unshare(CloneFlags::CLONE_NEWCGROUP)
                 .map_err(|e| Failure::os("create", "cgroup namespace", e))?;
         }
+        if self.request.new_keyring {
+            plan.process.labels.label_keys(&procfs)?;
+        }
         separate(self.request.new_keyring)?;
         if let (Some(name), true) = (&plan.hostname, plan.namespaces.new & NEW_UTS != 0) {
             nix::unistd::sethostname(name)
                 .map_err(|e| Failure::os("set host name", name.as_str(), e))?;
         }
+        if let (Some(name), true) = (&plan.domainname, plan.namespaces.new & NEW_UTS != 0) {
+            procfs.write("sys/kernel/domainname", name.as_bytes()).map_err(|error| {
+                let kind = FailureKind::InvalidArgument;
+                Failure::os_kind(kind, "set domain name", name.as_str(), error)
+            })?;
+        }
         if !plan.sysctls.is_empty() {
             plan.sysctls.iter().try_for_each(|sysctl| sysctl.set(&procfs))?;
         }
-        Ok(())
+        Ok(procfs)
     }
 
     /// Everything the process will see of files, in order: what is the host's is opened before the root changes, and
@@ -138,7 +149,7 @@ impl Init<'_> {
         let plan = &self.plan;
         let (root, last) = match self.staged.take() {
             None => {
-                let mut mapper = Mapper::none();
+                let mut mapper = Mapper::none(plan.mount_label());
                 let mounts: Vec<PreparedMount> = plan
                     .spec
                     .mounts()
@@ -218,7 +229,10 @@ fn furnish(
 }
 
 /// Becomes the root of the user namespace that this process is in: what it makes has to have an owner there.
-fn become_root() -> Result<(), Failure> {
+///
+/// # Errors
+/// `InvalidArgument`: the namespace has no user or group 0.
+pub fn become_root() -> Result<(), Failure> {
     let fail = |error: Errno| {
         let kind = FailureKind::InvalidArgument;
         Failure::os_kind(kind, "become root of", "the user namespace", error)

@@ -10,8 +10,8 @@ use super::plan::Plan;
 use super::{CreateRequest, Parent, barrier, pair, stage};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::hook::{HookKind, Hooks};
-use crate::runtime::process::Stdio;
 use crate::runtime::report::Cloned;
+use crate::runtime::stdio::Stdio;
 
 /// Everything that a container is made of.
 pub struct Launch<'a> {
@@ -36,10 +36,10 @@ impl Launch<'_> {
             None => (None, None),
         };
         let cgroup = Cgroup::create(&self.plan.spec)?;
-        let (cgroups, unified, oom_file) = cgroup.describe();
+        let described = cgroup.describe();
         let own_pids = self.plan.namespaces.new & NEW_PIDS != 0;
         match self.clone(&cgroup, &mut ours, theirs) {
-            Ok(pid) => tell(Cloned { pid, cgroups, unified, oom_file, own_pids })
+            Ok(pid) => tell(Cloned { pid, own_pids, ..described })
                 .and_then(|()| run_hooks(thread, hooks.as_deref(), ours.as_ref(), pid)),
             Err(failure) => {
                 cgroup.remove();

@@ -16,6 +16,7 @@ mod plan;
 mod stage;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use crate::Failure;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -28,7 +29,7 @@ use super::{BuilderFiles, conclude, report};
 
 pub(super) use self::barrier::passed;
 pub use self::here::{Created, create_here};
-pub(super) use self::init::separate;
+pub(super) use self::init::{become_root, separate};
 use self::launch::Launch;
 use self::plan::Plan;
 pub(super) use self::plan::read_spec;
@@ -62,6 +63,8 @@ pub struct CreateRequest {
     pub env: Vec<String>,
     /// What hooks are told.
     pub state: HookState,
+    /// The folder of what execs need; empty for this process's own, the bundle.
+    pub private: PathBuf,
 }
 
 impl Default for CreateRequest {
@@ -80,6 +83,7 @@ impl Default for CreateRequest {
             check_command: false,
             env: Vec::new(),
             state: HookState::default(),
+            private: PathBuf::new(),
         }
     }
 }

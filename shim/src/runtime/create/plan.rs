@@ -8,10 +8,11 @@ use crate::{Failure, FailureKind, SPEC_FILE};
 use oci_spec::runtime::{Linux, Spec};
 use sys::mount::Propagation;
 
-use super::CreateRequest;
+use super::{CreateRequest, Parent};
 use crate::runtime::device::{self, Node};
 use crate::runtime::hook::Hooks;
 use crate::runtime::idmap::Maps;
+use crate::runtime::label::require_selinux;
 use crate::runtime::mount::is_mapped;
 use crate::runtime::namespace::{Namespaces, unsupported};
 use crate::runtime::process::Plan as ProcessPlan;
@@ -29,6 +30,7 @@ pub struct Plan {
     pub nodes: Option<Vec<Node>>,
     pub sysctls: Vec<Sysctl>,
     pub hostname: Option<String>,
+    pub domainname: Option<String>,
     pub hooks: Option<Box<Hooks>>,
     /// Of the container's own user namespace.
     pub maps: Option<Maps>,
@@ -43,12 +45,17 @@ impl Plan {
 
     /// Checks a spec.
     pub fn new(spec: Spec, request: &CreateRequest) -> Result<Self, Failure> {
+        check_version(spec.version())?;
         refuse_unsupported(&spec)?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("it has no process"))?;
         let mut process = ProcessPlan::new(process, request.user.clone())?;
-        process.seccomp = seccomp(&spec, &request.state.id)?;
+        process.seccomp = seccomp(&spec, request)?;
         process.preserve_fds = request.preserve_fds;
+        process.quiet = request.parent == Parent::Caller;
         process.add_env(&request.env);
+        if let Some(linux) = spec.linux() {
+            process.attributes.add_container(linux)?;
+        }
         let root = spec.root().as_ref().ok_or_else(|| invalid("it has no root"))?;
         let namespaces = Namespaces::open(&spec)?;
         check_clocks(&spec, &namespaces)?;
@@ -66,6 +73,7 @@ impl Plan {
             nodes: (!foreign_dev).then(|| device::nodes(&spec)).transpose()?,
             sysctls: sysctl::parse(&spec, &namespaces)?,
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
+            domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
             hooks: Hooks::new(&spec, &request.state)?,
             maps: maps(&spec, &namespaces)?,
             namespaces,
@@ -75,6 +83,11 @@ impl Plan {
 
     pub fn linux(&self) -> Option<&Linux> {
         self.spec.linux().as_ref()
+    }
+
+    /// What the container's own file systems are labelled with.
+    pub fn mount_label(&self) -> Option<&str> {
+        self.linux()?.mount_label().as_deref().filter(|label| !label.is_empty())
     }
 
     /// Whether a stage has to prepare what the process itself has no right to.
@@ -124,14 +137,32 @@ fn invalid(cause: &'static str) -> Failure {
     Failure::new(FailureKind::InvalidArgument, "read spec", SPEC_FILE, cause)
 }
 
+/// Every version 1 is taken: what one of them added is refused by name where it cannot be done.
+fn check_version(version: &str) -> Result<(), Failure> {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let mut numbers = core.split('.').map(|part| {
+        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        part.parse::<u32>().ok().filter(|_| digits)
+    });
+    let whole = core.split('.').count() == 3 && numbers.clone().all(|number| number.is_some());
+    let cause = match (whole, numbers.next().flatten()) {
+        (true, Some(1)) => return Ok(()),
+        (true, _) => "only version 1 is supported",
+        (false, _) => "not a version",
+    };
+    let kind = FailureKind::InvalidArgument;
+    Err(Failure::new(kind, "use specification", version.escape_default().to_string(), cause))
+}
+
 fn refuse_unsupported(spec: &Spec) -> Result<(), Failure> {
     let Some(linux) = spec.linux() else { return Err(invalid("it is not for Linux")) };
     let asked = [
-        ("a mount label", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("Intel RDT", linux.intel_rdt().is_some()),
-        ("a memory policy", linux.memory_policy().is_some()),
-        ("personality", linux.personality().is_some()),
+        ("network devices", linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
     ];
+    if let Some(label) = linux.mount_label().as_ref().filter(|label| !label.is_empty()) {
+        require_selinux(label)?;
+    }
     match asked.iter().find(|(_, asked)| *asked) {
         Some((what, _)) => Err(unsupported("use", *what, "not supported")),
         None => Ok(()),
@@ -171,9 +202,13 @@ fn check_clocks(spec: &Spec, namespaces: &Namespaces) -> Result<(), Failure> {
     }
 }
 
-fn seccomp(spec: &Spec, id: &str) -> Result<Option<Filter>, Failure> {
-    let container =
-        Container { id, version: spec.version(), annotations: spec.annotations().as_ref() };
+fn seccomp(spec: &Spec, request: &CreateRequest) -> Result<Option<Filter>, Failure> {
+    let container = Container {
+        folder: &request.private,
+        id: &request.state.id,
+        version: spec.version(),
+        annotations: spec.annotations().as_ref(),
+    };
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     profile.map(|profile| Filter::create(profile, &container)).transpose()
 }
@@ -188,6 +223,22 @@ fn propagation(spec: &Spec) -> Result<Propagation, Failure> {
         Some(word) => {
             let kind = FailureKind::InvalidArgument;
             Err(Failure::new(kind, "use rootfs propagation", word, "no such propagation"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_first_version_of_the_specification_is_taken_and_no_other() {
+        for version in ["1.0.0", "1.0.2-dev", "1.3.0", "1.9.0-rc.1+x"] {
+            assert_eq!(check_version(version), Ok(()), "{version}");
+        }
+        for version in ["", "1", "1.0", "2.0.0", "0.9.0", "1.x.0", "1.0.0.0", "v1.0.0", "1.0.+0"] {
+            let refused = check_version(version).unwrap_err();
+            assert_eq!(refused.kind, FailureKind::InvalidArgument, "{version}");
         }
     }
 }

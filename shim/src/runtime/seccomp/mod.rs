@@ -32,6 +32,7 @@ use crate::{Failure, FailureKind};
 pub use self::arch::{Arch, X32_BIT};
 pub use self::notify::{Container, Listener};
 pub use self::profile::Profile;
+pub use self::stored::FILE as STORED_FILE;
 pub use self::table::Syscall;
 
 /// A filter that is ready to be loaded.
@@ -43,8 +44,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Compiles the container's profile, connects to the listener that it names, and keeps the result in the bundle,
-    /// which is this process's folder, for execs.
+    /// Compiles the container's profile, connects to the listener that it names, and keeps the result for execs.
     ///
     /// # Errors
     /// `InvalidArgument`: the profile means nothing, or nobody listens.
@@ -56,13 +56,13 @@ impl Filter {
         }
         let program = profile.compile()?;
         let listener = profile.listener.map(|(path, words)| Listener::new(path, words, container));
-        stored::write(&program, flags, listener.as_ref())?;
+        stored::write(container.folder, &program, flags, listener.as_ref())?;
         let mut filter = Self { program, flags, listener };
         filter.connect()?;
         Ok(filter)
     }
 
-    /// What [`Filter::create`] has kept, for a further process; `None` if the container has no profile. `init` is a
+    /// What [`Filter::create`] has kept, and what is in this process's folder now, for a further process; `None` if the container has no profile. `init` is a
     /// handle of the container's first process.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
     ContainerProcessState, ContainerProcessStateBuilder, ContainerState, StateBuilder,
@@ -29,6 +29,8 @@ const FILE_NAME: &str = "seccompFd";
 /// Of which container a listener is told.
 #[derive(Debug)]
 pub struct Container<'a> {
+    /// Where its filter is kept for execs.
+    pub folder: &'a Path,
     /// Its id.
     pub id: &'a str,
     /// The version of its spec.

@@ -9,6 +9,7 @@
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use sys::seccomp::{Instruction, MAX_INSTRUCTIONS};
 
@@ -16,7 +17,7 @@ use super::notify::Listener;
 use crate::{Failure, FailureKind};
 
 /// The file's name in a bundle.
-const FILE: &str = "seccomp.bpf";
+pub const FILE: &str = "seccomp.bpf";
 const MAGIC: [u8; 4] = *b"WSF1";
 const HEADER: usize = 12;
 const INSTRUCTION: usize = 8;
@@ -26,8 +27,9 @@ const MAX_BYTES: u64 = 1 << 20;
 /// What a filter is made of.
 pub type Parts = (Vec<Instruction>, u32, Option<Listener>);
 
-/// Writes it into this process's folder.
+/// Writes it into a folder.
 pub fn write(
+    folder: &Path,
     program: &[Instruction],
     flags: u32,
     listener: Option<&Listener>,
@@ -47,7 +49,7 @@ pub fn write(
         serde_json::to_writer(&mut bytes, listener).map_err(|error| fail(error.into()))?;
     }
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(FILE);
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(folder.join(FILE));
     file.and_then(|mut file| file.write_all(&bytes)).map_err(fail)
 }
 

@@ -60,10 +60,8 @@ impl Server {
         let oom_score_adj = self.oom_score_adj;
         let Some(container) = &mut self.container else { return Ok(Answer::Later) };
         let mut processes = container.processes.iter_mut();
-        let (init, process) = match (processes.next(), processes.find(|all| all.key == key)) {
-            (Some(init), Some(process)) => (init, process),
-            _ => return Ok(Answer::Later),
-        };
+        let found = (processes.next(), processes.find(|all| all.key == key));
+        let (Some(init), Some(process)) = found else { return Ok(Answer::Later) };
         let Some(init) = init.running() else {
             return Err(process.refuse("start", "the container does not run"));
         };

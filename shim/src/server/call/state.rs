@@ -32,7 +32,6 @@ impl Server {
             stderr: process.paths.error.clone(),
             exit_status: exit.map_or(0, |exit| exit.code.unsigned_abs()),
             exited_at: exit.map(|exit| timestamp(exit.at)),
-            ..StateResponse::default()
         })
     }
 }
