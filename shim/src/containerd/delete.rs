@@ -66,13 +66,14 @@ fn kill(started: Started) {
 fn cgroups_of(lines: &str) -> Cloned {
     let mut lines = lines.lines();
     let unified = lines.next() == Some("unified");
-    Cloned { unified, cgroups: lines.map(str::to_owned).collect(), ..Cloned::default() }
+    let unit = lines.next().unwrap_or_default().to_owned();
+    Cloned { unified, unit, cgroups: lines.map(str::to_owned).collect(), ..Cloned::default() }
 }
 
 /// What the shim writes for [`delete`].
 pub fn write_cgroups(cloned: &Cloned) -> std::io::Result<()> {
     let first = if cloned.unified { "unified" } else { "legacy" };
-    fs::write(CGROUPS_FILE, format!("{first}\n{}\n", cloned.cgroups.join("\n")))
+    fs::write(CGROUPS_FILE, format!("{first}\n{}\n{}\n", cloned.unit, cloned.cgroups.join("\n")))
 }
 
 fn remove_socket(dir: &Path) {
@@ -87,8 +88,8 @@ mod tests {
 
     #[test]
     fn cgroups_are_read_as_they_were_written() {
-        let read = cgroups_of("unified\n/sys/fs/cgroup/unified/x\n/sys/fs/cgroup/cpu/x\n");
-        assert!(read.unified);
+        let read = cgroups_of("unified\na.scope\n/sys/fs/cgroup/unified/x\n/sys/fs/cgroup/cpu/x\n");
+        assert!(read.unified && read.unit == "a.scope");
         assert_eq!(read.cgroups, ["/sys/fs/cgroup/unified/x", "/sys/fs/cgroup/cpu/x"]);
         assert!(cgroups_of("").cgroups.is_empty());
     }

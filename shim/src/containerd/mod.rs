@@ -32,7 +32,7 @@ pub const NAME: &str = "containerd-shim-wherry-v2";
 
 /// The files of a bundle that only containerd's bundles have.
 const ADDRESS_FILE: &str = "address";
-/// The container's cgroups, one per line: for whoever cleans up after its shim.
+/// Kind, systemd's scope (or an empty line) and the container's cgroups, one per line: for whoever cleans up after its shim.
 const CGROUPS_FILE: &str = "cgroups";
 
 /// Does what the command line asks.

@@ -76,7 +76,7 @@ pub struct Init {
 impl Init {
     /// What was just made.
     pub fn new(cloned: Cloned, start_time: u64) -> Self {
-        let Cloned { pid, cgroups, unified, oom_file, own_pids, unit } = cloned;
+        let Cloned { pid, cgroups, unified, oom_file, own_pids, unit, .. } = cloned;
         Self { pid, start_time, cgroups, unified, oom_file, own_pids, unit }
     }
 
@@ -89,6 +89,7 @@ impl Init {
             oom_file: self.oom_file.clone(),
             own_pids: self.own_pids,
             unit: self.unit.clone(),
+            ..Cloned::default()
         })
     }
 

@@ -45,7 +45,7 @@ pub use self::create::{
     Barrier, CreateRequest, Created, Parent, build as build_container, create_here,
 };
 pub use self::exec::{ExecRequest, Inherit, Init, execute};
-pub use self::hook::{HookKind, HookState};
+pub use self::hook::{HookKind, HookState, run_after, start_after};
 pub use self::limit::{protect_from_oom, warn};
 pub use self::rootfs::Layer;
 pub use self::stdio::Stdio;

@@ -74,6 +74,9 @@ pub struct Cloned {
     /// The scope that systemd knows the cgroups by; empty without one.
     #[prost(string, tag = "6")]
     pub unit: String,
+    /// The spec has hooks that follow the start or the end.
+    #[prost(bool, tag = "7")]
+    pub later_hooks: bool,
 }
 
 /// Sends an event, with a file if one belongs to it.

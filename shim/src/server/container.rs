@@ -24,6 +24,8 @@ pub struct Container {
     pub cgroups: Watch,
     /// Its first process takes all others down with it.
     pub own_pids: bool,
+    /// Its spec has hooks that follow the start or the end.
+    pub later_hooks: bool,
     /// Where its output goes.
     pub log: Option<Log>,
     /// Whom its first process runs as.
@@ -60,6 +62,7 @@ impl Container {
             processes: vec![init],
             cgroups: Watch::default(),
             own_pids: false,
+            later_hooks: false,
             log: None,
             user: User::default(),
             describers: Vec::new(),
