@@ -79,7 +79,7 @@ async fn a_pod_of_containerds_runs_in_our_shims(world: &mut World) {
     while !crictl.run(&format!("logs {container}")).await.contains("hello") {}
     assert_eq!(crictl.run(&format!("exec -s {container} echo inside")).await, "inside");
     assert!(crictl.run(&format!("stats {container}")).await.contains("shell"));
-    crictl.run(&format!("stop {container}")).await;
+    crictl.run(&format!("stop --timeout 10 {container}")).await;
     let inspected = crictl.run(&format!("inspect {container}")).await;
     assert!(inspected.contains("\"exitCode\": 5"), "{inspected}");
     crictl.run(&format!("rm {container}")).await;
@@ -96,8 +96,8 @@ struct Ctr {
 
 impl Ctr {
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("timeout");
-        command.arg("30").arg(&self.program).arg("--address").arg(&self.socket).args(arguments);
+        let mut command = Command::new(&self.program);
+        command.arg("--address").arg(&self.socket).args(arguments);
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
