@@ -210,9 +210,12 @@ fn init_fifos() {
     );
     task.start("");
     fed.join().unwrap();
+    // One writer is gone, and that is not the end.
+    sleep(Duration::from_millis(100));
+    writer(&input).write_all(b"more").unwrap();
     task.close_input("");
     assert_eq!(task.wait(""), 5);
-    assert_eq!(said.join().unwrap().len(), 200_000);
+    assert_eq!(said.join().unwrap().len(), 200_004);
     assert_eq!(complained.join().unwrap(), "error\n");
     assert_eq!(task.delete(""), 5);
 }
@@ -254,9 +257,9 @@ fn inherited() {
 }
 
 fn reader_returns() {
-    let case = Case::new(
-        "i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); sleep 0.02; done; exit 3",
-    );
+    // The writer is no first process: those are not ended by a SIGPIPE.
+    let script = "i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); sleep 0.02; done; exit 3";
+    let case = Case::new(&format!("(sh -c '{script}'); exit $?"));
     let mut task = Task::new(case, V2);
     let output = task.fifo("out");
     let first = File::options()
