@@ -19,6 +19,7 @@ mod crictl;
 mod daemon;
 mod exec;
 mod files;
+mod hosted;
 mod hostile;
 mod images;
 #[cfg(feature = "interop")]
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         pulls::tests(),
         bad_input::tests(),
         hostile::tests(),
+        hosted::tests(),
         network::tests(),
         recovery::tests(),
         random_kills::tests(),
