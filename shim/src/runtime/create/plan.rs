@@ -203,13 +203,12 @@ fn check_clocks(spec: &Spec, namespaces: &Namespaces) -> Result<(), Failure> {
 }
 
 fn seccomp(spec: &Spec, request: &CreateRequest) -> Result<Option<Filter>, Failure> {
-    let container =
-        Container {
-            folder: &request.private,
-            id: &request.state.id,
-            version: spec.version(),
-            annotations: spec.annotations().as_ref(),
-        };
+    let container = Container {
+        folder: &request.private,
+        id: &request.state.id,
+        version: spec.version(),
+        annotations: spec.annotations().as_ref(),
+    };
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     profile.map(|profile| Filter::create(profile, &container)).transpose()
 }
