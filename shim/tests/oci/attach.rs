@@ -18,7 +18,7 @@ pub const TESTS: &[Test] = &[
     ("an_execs_terminal_goes_to_the_console_socket", On::Any, exec_console),
     ("a_terminal_without_a_socket_and_a_socket_without_a_terminal_are_refused", On::Any, mismatch),
     ("signals_of_the_caller_are_passed_on", On::Any, signals),
-    ("a_terminal_of_the_caller_is_the_containers", On::Any, own_terminal),
+    ("a_terminal_of_the_caller_is_the_containers", On::Own, own_terminal),
 ];
 
 /// The file that comes over a socket, and the message with it.

@@ -180,7 +180,7 @@ fn hooks() {
     case.ok(&["delete"]);
     let told = fs::read_to_string(&log).unwrap();
     let lines: Vec<&str> = told.lines().collect();
-    assert!(lines[0].ends_with(" poststart") && lines[0].contains("running"), "{told}");
+    assert!(lines[0].ends_with(" poststart") && lines[0].contains("\"pid\""), "{told}");
     assert!(lines[1].ends_with(" poststop") && lines[1].contains("stopped"), "{told}");
     assert!(lines.iter().all(|line| line.contains(&case.id)), "{told}");
 }
