@@ -35,6 +35,7 @@ mod process;
 mod pulls;
 mod random_kills;
 mod recovery;
+mod seccomp;
 
 fn main() -> ExitCode {
     let folder = match enter() {
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         files::tests(),
         mounts::tests(),
         isolation::tests(),
+        seccomp::tests(),
         cgroups::tests(),
         exec::tests(),
         logs::tests(),

@@ -1,6 +1,6 @@
 //! A caller who stays with a container or an exec: its signals are passed on, its terminal is the process's.
 
-use std::io::{IsTerminal, stdin, stdout};
+use std::io::{stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
@@ -8,7 +8,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, set_child_subreaper};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 use sys::process::{Wait, signal, wait};
 
 use super::record::Process;
@@ -55,9 +57,8 @@ pub fn adopt_orphans() -> Result<(), Failure> {
 pub fn attend(
     process: &Process,
     signals: &Signals,
-    terminal: Option<OwnedFd>,
+    terminal: Option<Relay>,
 ) -> Result<u8, Failure> {
-    let terminal = terminal.map(Relay::new);
     let fail = |error: Errno| Failure::os("wait for", format!("process {}", process.pid), error);
     let mut open = (true, true);
     loop {
@@ -127,15 +128,22 @@ mod libc_signal {
     pub const WINCH: i32 = nix::sys::signal::Signal::SIGWINCH as i32;
 }
 
-/// Between the caller's standard files and a terminal's master.
-struct Relay {
+/// The size of the caller's terminal, if it has one.
+pub fn own_size() -> Option<Winsize> {
+    tcgetwinsize(stdin()).or_else(|_| tcgetwinsize(stdout())).ok()
+}
+
+/// Between the caller's standard files and a terminal's master. The caller's terminal is raw for as long.
+#[derive(Debug)]
+pub struct Relay {
     master: OwnedFd,
     /// The caller's terminal as it was, to be put back.
     before: Option<Termios>,
 }
 
 impl Relay {
-    fn new(master: OwnedFd) -> Self {
+    /// Gives the terminal the size of the caller's.
+    pub fn new(master: OwnedFd) -> Self {
         let relay = Self { master, before: tcgetattr(stdin()).ok() };
         if let Some(mut raw) = relay.before.clone() {
             raw.make_raw();
@@ -150,10 +158,7 @@ impl Relay {
     }
 
     fn resize(&self) {
-        if stdout().is_terminal() || stdin().is_terminal() {
-            let size = tcgetwinsize(stdin()).or_else(|_| tcgetwinsize(stdout()));
-            let _same = size.and_then(|size| tcsetwinsize(&self.master, size));
-        }
+        let _same = own_size().map(|size| tcsetwinsize(&self.master, size));
     }
 
     /// From the process to the caller; whether there may be more.

@@ -5,6 +5,9 @@ use shim::ErrorKind;
 
 use crate::harness::{Case, Test};
 
+/// What makes a spec another one.
+type Change = fn(&mut Value);
+
 pub const TESTS: &[Test] = &[
     ("scheduler_io_priority_and_personality_are_those_of_the_spec", schedulers),
     ("an_exec_runs_on_the_cpus_of_its_affinity", affinity),
@@ -69,7 +72,7 @@ fn has(path: &str) -> bool {
 }
 
 fn missing_modules() {
-    let changes: [(fn(&mut Value), bool); 3] = [
+    let changes: [(Change, bool); 3] = [
         (
             |spec| spec["process"]["apparmorProfile"] = json!("x"),
             has("/sys/module/apparmor/parameters/enabled"),
@@ -133,7 +136,7 @@ fn apparmor() {
 }
 
 fn wrong_specs() {
-    let changes: [(fn(&mut Value), &str); 12] = [
+    let changes: [(Change, &str); 12] = [
         (
             |spec| spec["ociVersion"] = json!("2.0.0"),
             "use specification 2.0.0: only version 1 is supported",

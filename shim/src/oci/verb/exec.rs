@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sys::process::{Wait, wait};
 
 use crate::oci::args::{Flag, Order, Parsed, switch, value, wrong};
-use crate::oci::attach::{Signals, attend};
+use crate::oci::attach::{Relay, Signals, attend, own_size};
 use crate::oci::launch::{Stay, inherited_files, own_oom_score_adj, write_pid_file};
 use crate::oci::record::{Init, Process, Status};
 use crate::oci::verb::process_spec;
@@ -71,8 +71,11 @@ fn run(context: &Context, args: &Parsed) -> Result<u8, Failure> {
     let console = args.value("console-socket").map(Path::new).map(console::connect).transpose()?;
     let pidfd = args.value("pidfd-socket").map(Path::new).map(console::connect).transpose()?;
     let pid_file = args.value("pid-file").map(PathBuf::from);
-    let spec = process_spec::read(args, &record, command, env)?;
+    let mut spec = process_spec::read(args, &record, command, env)?;
     let terminal = spec["terminal"] == Value::Bool(true);
+    if let (Stay::Attached, None, Some(size)) = (stay, &console, own_size()) {
+        spec["consoleSize"] = json!({"height": size.ws_row, "width": size.ws_col});
+    }
     console::check_exec(terminal, stay, console.is_some())?;
     let signals = (stay == Stay::Attached).then(Signals::catch).transpose()?;
     // Every path of the caller's has been used.
@@ -95,7 +98,7 @@ fn run(context: &Context, args: &Parsed) -> Result<u8, Failure> {
         return Err(failure);
     }
     let Some(signals) = signals else { return Ok(0) };
-    attend(&process, &signals, master)
+    attend(&process, &signals, master.map(Relay::new))
 }
 
 struct Exec<'a> {

@@ -1,7 +1,7 @@
 //! `run`: create and start, and unless told otherwise wait for the end and delete.
 
 use crate::oci::args::{Flag, Order, Parsed, switch};
-use crate::oci::attach::{Signals, adopt_orphans, attend};
+use crate::oci::attach::{Relay, Signals, adopt_orphans, attend};
 use crate::oci::launch::{FLAGS as SHARED, Launched, Stay, launch};
 use crate::oci::{Context, Verb, end, seal, start};
 use crate::runtime::HookKind;
@@ -32,6 +32,8 @@ fn run(context: &Context, args: &Parsed) -> Result<u8, Failure> {
     let launched = launch(&context.thread, &context.global, args, stay)?;
     let Launched { mut folder, record, init, terminal } = launched;
     let process = init.open()?;
+    // Before its command runs: it may ask for its terminal's size at once.
+    let terminal = terminal.map(Relay::new);
     let started = start::start(&folder);
     if let Err(failure) = started {
         end::kill(&init)?;

@@ -129,7 +129,7 @@ fn look(host: &str) {
                     entry.file_name().to_str().is_some_and(|n| ["0", "1", "2"].contains(&n));
                 let plain =
                     ["/dev/null", "pipe:", "/tmp/", ""].iter().any(|p| target.starts_with(p));
-                if !(standard && plain) && !target.is_empty() {
+                if !(target.is_empty() || standard && plain) {
                     println!("FOUND file {} {target}", entry.path().display());
                 }
             }
