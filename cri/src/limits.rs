@@ -59,6 +59,9 @@ impl CgroupParent {
             CgroupDriver::Systemd => DEFAULT_SLICE,
         };
         let text = if text.is_empty() { default } else { text };
+        if shim::slice::ScopeName::is_meant(text) {
+            return Err(format!("cgroup parent {text:?} is a systemd scope, and no parent of any"));
+        }
         match (driver, text.ends_with(".slice")) {
             (CgroupDriver::Cgroupfs, true) => {
                 return Err(format!(
