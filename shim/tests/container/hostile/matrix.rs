@@ -274,6 +274,8 @@ impl Rows {
         let said = error.to_string();
         let names = [special.path, special.otherwise, "/dev/pts"];
         let names = names.iter().any(|name| said.contains(name));
+        // The folder that the user's files were in a moment ago: no error of a path, but of what is not found there.
+        let names = names || (matches!(kind, Kind::Raced(_)) && said.contains("in the image"));
         let known = matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::StartFailed);
         if !(names && (known || matches!(kind, Kind::Raced(_)))) {
             let what = format!("{} as {kind:?}", special.path);
