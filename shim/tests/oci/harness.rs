@@ -319,7 +319,7 @@ pub fn reap() {
     reap_but(0);
 }
 
-fn reap_but(spared: u32) {
+pub fn reap_but(spared: u32) {
     for process in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok())
         else {

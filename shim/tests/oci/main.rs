@@ -7,11 +7,13 @@
 
 mod attach;
 mod bad_input;
+mod containerd;
 mod crash;
 mod exec;
 mod harness;
 mod life;
 mod output;
+mod podman;
 
 fn main() -> std::process::ExitCode {
     harness::run(&[
@@ -21,5 +23,7 @@ fn main() -> std::process::ExitCode {
         attach::TESTS,
         bad_input::TESTS,
         crash::TESTS,
+        podman::TESTS,
+        containerd::TESTS,
     ])
 }
