@@ -45,10 +45,7 @@ pub fn run(groups: &[&[Test]]) -> ExitCode {
             .arg(env::current_exe().unwrap())
             .args(env::args_os().skip(1))
             .env(INSIDE, "1")
-            .env(
-                "WHERRY_SCOPE",
-                Path::new(env!("CARGO_BIN_EXE_wherry-shim")).with_file_name("wherry"),
-            )
+            .env("WHERRY_SCOPE", launcher().path().with_file_name("wherry"))
             .exec();
         println!("SKIPPED: unshare: {error}");
         return ExitCode::SUCCESS;

@@ -10,7 +10,7 @@ use serde_json::json;
 use shim::runtime::cgroup::Watch;
 use shim::runtime::report::Cloned;
 
-use crate::harness::{Case, Test};
+use crate::harness::{Case, Test, is_guest, launcher};
 
 pub const TESTS: &[Test] = &[
     ("a_container_in_a_slice_is_a_scope_with_its_limits", limits_of_a_scope),
@@ -27,9 +27,10 @@ fn has_systemd() -> bool {
 
 /// Whether scopes can be made here; says so if not.
 fn possible() -> bool {
-    let beside = Path::new(env!("CARGO_BIN_EXE_wherry-shim")).with_file_name("wherry");
+    let beside = launcher().path().with_file_name("wherry");
     let possible = has_systemd() && beside.is_file();
     if !possible {
+        assert!(!is_guest(), "the guest has no systemd, or no {}", beside.display());
         println!("SKIPPED: takes systemd and {}", beside.display());
     }
     possible
