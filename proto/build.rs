@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const SHIM: [&str; 9] = [
+const SHIM: [&str; 10] = [
     "shim/task.proto",
     "shim/ttrpc.proto",
     "shim/container.proto",
@@ -12,6 +12,7 @@ const SHIM: [&str; 9] = [
     "shim/bootstrap.proto",
     "shim/events.proto",
     "shim/event_service.proto",
+    "shim/introspection.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -43,5 +43,6 @@ mod undo;
 pub use door::Door;
 pub use error::Error;
 pub use id::{ContainerId, SandboxId};
+pub use limits::CgroupDriver;
 pub use recover::recover;
 pub use runtime::{Parts, Runtime};

@@ -15,6 +15,8 @@ const MAP_BYTES: usize = 256 * 1024;
 
 /// Where containers go whose pod names no cgroup.
 const DEFAULT_PARENT: &str = "/wherry";
+/// And where systemd makes them.
+const DEFAULT_SLICE: &str = "system.slice";
 
 /// Refuses a map that is too large.
 ///
@@ -29,21 +31,46 @@ pub fn check_map(what: &str, map: &HashMap<String, String>) -> Result<(), String
     }
 }
 
-/// A pod's cgroup as a path below the hierarchy's root.
+/// Who makes cgroups: the kubelet's and the runtime's answer has to be the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// Their folders are made as they are named.
+    #[default]
+    Cgroupfs,
+    /// systemd makes them: pods are slices, containers scopes in them.
+    Systemd,
+}
+
+/// A pod's cgroup: a path below the hierarchy's root, or a slice of systemd's with or without the slices above it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CgroupParent(String);
+
+/// What containers' scopes begin with; their ids follow.
+const SCOPE_PREFIX: &str = "cri-wherry";
 
 impl CgroupParent {
     /// Parses the kubelet's form; an empty text is Wherry's own parent.
     ///
     /// # Errors
-    /// The path is not clean, or it is systemd's form while the driver is cgroupfs.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let text = if text.is_empty() { DEFAULT_PARENT } else { text };
-        if text.ends_with(".slice") {
-            return Err(format!(
-                "cgroup parent {text:?} is a systemd slice, and the cgroup driver is cgroupfs"
-            ));
+    /// The path is not clean, or it is a slice while the driver is cgroupfs.
+    pub fn parse(text: &str, driver: CgroupDriver) -> Result<Self, String> {
+        let default = match driver {
+            CgroupDriver::Cgroupfs => DEFAULT_PARENT,
+            CgroupDriver::Systemd => DEFAULT_SLICE,
+        };
+        let text = if text.is_empty() { default } else { text };
+        if shim::slice::ScopeName::is_meant(text) {
+            return Err(format!("cgroup parent {text:?} is a systemd scope, and no parent of any"));
+        }
+        match (driver, text.ends_with(".slice")) {
+            (CgroupDriver::Cgroupfs, true) => {
+                return Err(format!(
+                    "cgroup parent {text:?} is a systemd slice, and the cgroup driver is cgroupfs"
+                ));
+            }
+            (CgroupDriver::Systemd, true) => return Self::slice(text),
+            // A path that somebody else answers for (crictl, tests) is taken as it is by both.
+            (_, false) => {}
         }
         let rooted = if text.starts_with('/') { text.to_owned() } else { format!("/{text}") };
         grammar::absolute(&rooted)
@@ -51,10 +78,26 @@ impl CgroupParent {
             .map(|_| Self(rooted.trim_end_matches('/').to_owned()))
     }
 
-    /// The cgroup of one container.
+    /// The kubelet names a slice with those above it (`/kubepods.slice/kubepods-pod1.slice`), which its own name says.
+    fn slice(text: &str) -> Result<Self, String> {
+        let slice = text.rsplit('/').next().unwrap_or(text);
+        let refuse = |why: &str| format!("cgroup parent {text:?} {why}");
+        let path = shim::slice::slice_path(slice).ok_or_else(|| refuse("is no systemd slice"))?;
+        let above = text.trim_start_matches('/').strip_suffix(slice).unwrap_or_default();
+        if !above.is_empty() && path.to_str() != Some(text.trim_start_matches('/')) {
+            return Err(refuse("is not where systemd has its slice"));
+        }
+        Ok(Self(slice.to_owned()))
+    }
+
+    /// The cgroup of one container, as an OCI spec names it.
     #[must_use]
     pub fn leaf(&self, id: &str) -> String {
-        format!("{}/{id}", self.0)
+        if self.0.starts_with('/') {
+            format!("{}/{id}", self.0)
+        } else {
+            format!("{}:{SCOPE_PREFIX}:{id}", self.0)
+        }
     }
 
     /// The parent itself.
@@ -221,9 +264,26 @@ mod tests {
 
     #[test]
     fn a_cgroup_parent_is_a_clean_path_and_has_a_default() {
-        assert_eq!(CgroupParent::parse("").unwrap().leaf("x"), "/wherry/x");
-        assert_eq!(CgroupParent::parse("kubepods/pod1/").unwrap().leaf("x"), "/kubepods/pod1/x");
-        assert!(CgroupParent::parse("/a/../b").is_err());
-        assert!(CgroupParent::parse("kubepods.slice").is_err());
+        let leaf = |text: &str| {
+            CgroupParent::parse(text, CgroupDriver::Cgroupfs).map(|parent| parent.leaf("x"))
+        };
+        assert_eq!(leaf("").unwrap(), "/wherry/x");
+        assert_eq!(leaf("kubepods/pod1/").unwrap(), "/kubepods/pod1/x");
+        assert!(leaf("/a/../b").is_err() && leaf("kubepods.slice").is_err());
+    }
+
+    #[test]
+    fn under_systemd_a_cgroup_parent_is_a_slice_and_a_container_a_scope() {
+        let leaf = |text: &str| {
+            CgroupParent::parse(text, CgroupDriver::Systemd).map(|parent| parent.leaf("x"))
+        };
+        assert_eq!(leaf("").unwrap(), "system.slice:cri-wherry:x");
+        let pod = "/kubepods.slice/kubepods-pod1.slice";
+        assert_eq!(leaf(pod).unwrap(), "kubepods-pod1.slice:cri-wherry:x");
+        assert_eq!(leaf("kubepods-pod1.slice").unwrap(), "kubepods-pod1.slice:cri-wherry:x");
+        assert_eq!(leaf("/mine").unwrap(), "/mine/x");
+        for text in ["/other.slice/kubepods-pod1.slice", "a--b.slice", "a:b.slice:c"] {
+            assert!(leaf(text).is_err(), "{text}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proto::cri;
 use serde_json::json;
 
+use crate::limits::CgroupDriver;
 use crate::runtime::{HANDLER, Runtime};
 
 /// The version of the kubelet's own API, which has stayed the same since the first CRI.
@@ -68,10 +69,12 @@ fn handler(name: &str) -> cri::RuntimeHandler {
 
 /// Tells the kubelet how cgroups are made.
 #[must_use]
-pub fn runtime_config() -> cri::RuntimeConfigResponse {
+pub fn runtime_config(runtime: &Runtime) -> cri::RuntimeConfigResponse {
+    let driver = match runtime.cgroup_driver {
+        CgroupDriver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+        CgroupDriver::Systemd => cri::CgroupDriver::Systemd,
+    };
     cri::RuntimeConfigResponse {
-        linux: Some(cri::LinuxRuntimeConfiguration {
-            cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
-        }),
+        linux: Some(cri::LinuxRuntimeConfiguration { cgroup_driver: driver.into() }),
     }
 }

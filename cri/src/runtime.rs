@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::id::{ContainerId, SandboxId};
 use crate::index::Index;
 use crate::joinable::Joinable;
+use crate::limits::CgroupDriver;
 use crate::sandbox::Sandbox;
 use crate::sandbox::config::Metadata;
 use crate::sandbox::paths::PodPaths;
@@ -37,6 +38,8 @@ pub struct Parts {
     pub network: Arc<Network>,
     /// The shims.
     pub launcher: Launcher,
+    /// Who makes cgroups.
+    pub cgroup_driver: CgroupDriver,
 }
 
 /// The runtime behind both services.
@@ -48,6 +51,7 @@ pub struct Runtime {
     pub(crate) snapshots: Arc<dyn Snapshotter>,
     pub(crate) network: Arc<Network>,
     pub(crate) launcher: Launcher,
+    pub(crate) cgroup_driver: CgroupDriver,
     /// Whether containers are kept from devices by their cgroup: by v1's controller, or by a program of the shim's.
     pub(crate) devices_fenced: bool,
     pub(crate) sandboxes: Index<Sandbox>,
@@ -60,7 +64,7 @@ impl Runtime {
     /// A runtime that knows of nothing yet; `recover` tells it what is there.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { root, state, images, snapshots, network, launcher } = parts;
+        let Parts { root, state, images, snapshots, network, launcher, cgroup_driver } = parts;
         Self {
             root,
             state,
@@ -68,6 +72,7 @@ impl Runtime {
             snapshots,
             network,
             launcher,
+            cgroup_driver,
             devices_fenced: has_device_cgroup() || sys::bpf::can_filter_devices(),
             sandboxes: Index::new("pod sandbox"),
             containers: Index::new("container"),

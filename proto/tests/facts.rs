@@ -75,7 +75,12 @@ fn kind_and_label(
         let part = |at: usize| kind(&entry.field[at], package);
         return (format!("map<{},{}>", part(0), part(1)), "");
     }
-    (kind(field, package), if repeated { "repeated" } else { "" })
+    let label = match (repeated, field.proto3_optional()) {
+        (true, _) => "repeated",
+        (_, true) => "optional",
+        _ => "",
+    };
+    (kind(field, package), label)
 }
 
 fn kind(field: &FieldDescriptorProto, package: &str) -> String {

@@ -77,6 +77,21 @@ impl Bundle {
         Ok(bundle)
     }
 
+    /// Makes another daemon's folder, which has a spec, one of ours: with an empty record, unless there is one.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn prepare(dir: &Path) -> Result<Self, BundleError> {
+        let path = dir.join(RECORD_FILE);
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        match made.and_then(|mut file| file.write_all(&[0; RECORD_BYTES])) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(BundleError { operation: "make record", path, source })
+            }
+            _ => Self::open(dir),
+        }
+    }
+
     /// The folder.
     pub fn dir(&self) -> &Path {
         &self.dir

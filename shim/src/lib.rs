@@ -12,6 +12,8 @@
 mod bundle;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "runtime")]
+pub mod containerd;
 mod error;
 mod exit;
 #[cfg(feature = "runtime")]
@@ -25,6 +27,7 @@ pub mod oci;
 pub mod runtime;
 #[cfg(feature = "runtime")]
 pub mod server;
+pub mod slice;
 pub mod type_name;
 
 pub use bundle::{Bundle, BundleError, LOG_FILE, RECORD_FILE, SOCKET_FILE, SPEC_FILE};

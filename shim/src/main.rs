@@ -10,9 +10,16 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
-    let name = args.next();
-    if name.is_some_and(|name| Path::new(&name).file_name() == Some(shim::oci::NAME.as_ref())) {
+    let name = args.next().unwrap_or_default();
+    let name = Path::new(&name).file_name().unwrap_or_default();
+    if name == shim::oci::NAME {
         return shim::oci::run(args);
+    }
+    // By flags, too: containerd may be told the path of a binary of any name.
+    let flagged =
+        std::env::args_os().nth(1).is_some_and(|flag| flag.as_encoded_bytes().starts_with(b"-"));
+    if name == shim::containerd::NAME || flagged {
+        return shim::containerd::run(args);
     }
     if args.next().is_some_and(|role| role == "hold") {
         return args.next().map_or(ExitCode::FAILURE, |pod| shim::hold::run(Path::new(&pod)));

@@ -6,5 +6,7 @@ pub const FAILURE: &str = "wherry.shim.v1.Failure";
 pub const CREATE_OPTIONS: &str = "wherry.shim.v1.CreateOptions";
 /// In `ExecProcessRequest.spec`: a process of an OCI spec as JSON, under containerd's name.
 pub const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+/// In `ProcessInfo.info`: which exec it is.
+pub const PROCESS_DETAILS: &str = "containerd.runc.v1.ProcessDetails";
 /// In `CreateTaskRequest.options` of containerd: what its own runtime shim takes.
 pub const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";

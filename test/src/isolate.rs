@@ -7,6 +7,8 @@
 //!  init      PID 1 of the namespaces  private /run, /var/lib, loopback up; starts `run`, reaps what daemons orphan
 //!  run       the program proper       when it ends init ends, and the kernel kills whatever is left
 //! ```
+//!
+//! In the throw-away machine of `hack/guest` there are no namespaces and no init of ours.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,7 +18,7 @@ use std::process::{Command, ExitCode, Stdio};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, WaitOptions, WaitStatus, geteuid, wait};
 
-use crate::tools;
+use crate::{machine, tools};
 
 const PART: &str = "WHERRY_E2E_PART";
 const FOLDER: &str = "WHERRY_E2E_FOLDER";
@@ -52,17 +54,29 @@ fn outside() -> io::Result<ExitCode> {
     }
     let folder = std::env::temp_dir().join(format!("wherry-{}", crate::spec::random_hex(4)));
     std::fs::create_dir(&folder)?;
-    let status = Command::new("unshare")
-        .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"])
-        .args(["--mount", "--net", "--ipc", "--uts", "--"])
-        .arg(std::env::current_exe()?)
-        .args(arguments())
-        .env(PART, "init")
-        .env(FOLDER, &folder)
-        .status();
+    let mut command = if machine::is_guest() { plain()? } else { unshared()? };
+    let status = command.args(arguments()).env(FOLDER, &folder).status();
     crate::leftovers::remove_cgroups(&cgroup_parent(&folder));
     std::fs::remove_dir_all(&folder)?;
     Ok(status?.code().map_or(ExitCode::FAILURE, code))
+}
+
+/// In namespaces of its own.
+fn unshared() -> io::Result<Command> {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"])
+        .args(["--mount", "--net", "--ipc", "--uts", "--"])
+        .arg(std::env::current_exe()?)
+        .env(PART, "init");
+    Ok(command)
+}
+
+/// In the guest: the machine is thrown away as it is, and systemd must see the processes by the pids that they know.
+fn plain() -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.env(PART, "run");
+    Ok(command)
 }
 
 fn init() -> io::Result<ExitCode> {

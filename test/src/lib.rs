@@ -11,6 +11,7 @@
 //!  cri, spec       the kubelet's calls and the configurations it sends
 //!  image, registry images made here, and the registries that serve them (well and badly)
 //!  isolate         namespaces of our own around all of it
+//!  machine         what not every machine has, and hack/guest does: cgroup v2, systemd, AppArmor
 //! ```
 //!
 //! Nothing a test makes can outlive it: the whole run happens in PID, mount, network, IPC and UTS namespaces of its own
@@ -25,6 +26,7 @@ pub mod crictl;
 pub mod image;
 pub mod isolate;
 pub mod leftovers;
+pub mod machine;
 pub mod node;
 pub mod proc;
 pub mod registry;

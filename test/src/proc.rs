@@ -15,6 +15,9 @@ pub struct Process {
     pub start: u64,
 }
 
+/// The flag of a thread of the kernel's own (PF_KTHREAD, linux/sched.h): they come and go as it likes.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
 /// All processes that are alive (zombies are not).
 pub fn processes() -> Vec<Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -29,13 +32,14 @@ pub fn process(pid: u32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (name, rest) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split(' ').collect();
-    // proc_pid_stat(5): state is field 3, the parent field 4, the start time field 22.
+    // proc_pid_stat(5): state is field 3, the parent field 4, the flags field 9, the start time field 22.
     let (state, parent, start) = (fields[0], fields[1].parse().ok()?, fields[19].parse().ok()?);
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command = String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned();
     let name = name.split_once('(').map_or(name, |(_, name)| name);
     let command = if command.is_empty() { format!("[{name}]") } else { command };
-    (state != "Z").then_some(Process { pid, parent, command, start })
+    let kernels = fields[6].parse::<u32>().ok()? & KERNEL_THREAD != 0;
+    (state != "Z" && !kernels).then_some(Process { pid, parent, command, start })
 }
 
 /// The processes whose program has this name.

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::runtime::Runtime;
 use crate::world::World;
-use crate::{crictl, tools};
+use crate::{crictl, machine, tools};
 
 /// No test may take longer; what waits for ever has failed.
 const DEADLINE: Duration = Duration::from_secs(240);
@@ -30,6 +30,12 @@ pub enum Needs {
     Crictl,
     /// The standard CNI plugins.
     Plugins,
+    /// Wherry, on cgroup v2.
+    CgroupV2,
+    /// Wherry, and systemd as the machine's first process, on cgroup v2.
+    Systemd,
+    /// Wherry, and a kernel with AppArmor.
+    AppArmor,
 }
 
 /// A test as a table has it; written with [`tests!`](crate::tests).
@@ -144,14 +150,20 @@ fn missing(needs: Needs, runtime: Runtime) -> Option<String> {
     if runtime.program().is_none() {
         return Some(format!("no {} program; hack/build makes ours", runtime.name()));
     }
-    match needs {
-        Needs::Wherry if runtime != Runtime::Wherry => Some("about Wherry's own ways".into()),
+    let foreign = match needs {
+        Needs::Any | Needs::Plugins | Needs::Crictl => None,
+        _ => (runtime != Runtime::Wherry).then(|| "about Wherry's own ways".into()),
+    };
+    foreign.or_else(|| match needs {
         Needs::Crictl => crictl::program().err(),
         Needs::Plugins if tools::cni_plugins().is_none() => {
             Some("the standard CNI plugins are not installed".into())
         }
+        Needs::CgroupV2 => machine::lacks_cgroup_v2(),
+        Needs::Systemd => machine::lacks_systemd(),
+        Needs::AppArmor => machine::lacks_apparmor(),
         _ => None,
-    }
+    })
 }
 
 fn message(thrown: &(dyn Any + Send)) -> String {

@@ -15,6 +15,8 @@ pub enum Runtime {
     Wherry,
     /// Debian's containerd with runc.
     Containerd,
+    /// Debian's containerd with Wherry's shim.
+    Hosted,
 }
 
 /// The network of a node's pods.
@@ -73,6 +75,7 @@ impl Runtime {
     pub fn from_env() -> Self {
         match std::env::var("E2E_RUNTIME").as_deref() {
             Ok("containerd") => Self::Containerd,
+            Ok("hosted") => Self::Hosted,
             _ => Self::Wherry,
         }
     }
@@ -81,7 +84,7 @@ impl Runtime {
     pub fn name(self) -> &'static str {
         match self {
             Self::Wherry => "wherry",
-            Self::Containerd => "containerd",
+            Self::Containerd | Self::Hosted => "containerd",
         }
     }
 
@@ -89,7 +92,7 @@ impl Runtime {
     pub fn program(self) -> Option<PathBuf> {
         match self {
             Self::Wherry => Some(bin_dir().join("wherry")).filter(|path| path.is_file()),
-            Self::Containerd => tools::find("containerd"),
+            Self::Containerd | Self::Hosted => tools::find("containerd"),
         }
     }
 
@@ -101,7 +104,9 @@ impl Runtime {
         let plugins = tools::cni_plugins().unwrap_or_else(|| "/opt/cni/bin".into());
         let conflist = match (&settings.network, self) {
             (Network::Conflist(list), _) => Some(list.clone()),
-            (Network::BuiltIn, Self::Containerd) => Some(bridge_conflist("cni0", "10.99.0.0/16")),
+            (Network::BuiltIn, Self::Containerd | Self::Hosted) => {
+                Some(bridge_conflist("cni0", "10.99.0.0/16"))
+            }
             (Network::BuiltIn, Self::Wherry) => None,
         };
         if let Some(list) = conflist {
@@ -109,7 +114,8 @@ impl Runtime {
         }
         let config = match self {
             Self::Wherry => wherry_config(folders, &plugins, &settings.extra),
-            Self::Containerd => containerd_config(folders, &plugins),
+            Self::Containerd => containerd_config(folders, &plugins, "runc"),
+            Self::Hosted => containerd_config(folders, &plugins, "wherry"),
         };
         fs::write(folders.config(), config)
     }
@@ -128,10 +134,12 @@ impl Runtime {
                 .arg(&folders.state)
                 .arg("--address")
                 .arg(folders.socket()),
-            Self::Containerd => {
+            Self::Containerd | Self::Hosted => {
                 let own = std::env::var("PATH").unwrap_or_default();
                 let deb = tools::cache().join("tools/deb/usr");
-                let path = format!("{own}:/usr/sbin:{0}/bin:{0}/sbin", deb.display());
+                let ours = bin_dir();
+                let path =
+                    format!("{own}:/usr/sbin:{0}/bin:{0}/sbin:{1}", deb.display(), ours.display());
                 command.env("PATH", path).arg("--config").arg(folders.config())
             }
         };
@@ -167,7 +175,7 @@ fn wherry_config(folders: &Folders, plugins: &Path, extra: &str) -> String {
     )
 }
 
-fn containerd_config(folders: &Folders, plugins: &Path) -> String {
+fn containerd_config(folders: &Folders, plugins: &Path, shim: &str) -> String {
     let cri = r#"plugins."io.containerd.grpc.v1.cri""#;
     format!(
         r#"version = 2
@@ -184,8 +192,10 @@ bin_dir = {plugins:?}
 conf_dir = {cni:?}
 [{cri}.registry]
 config_path = {certs:?}
-[{cri}.containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
+[{cri}.containerd]
+default_runtime_name = "{shim}"
+[{cri}.containerd.runtimes.{shim}]
+runtime_type = "io.containerd.{shim}.v2"
 "#,
         root = folders.root,
         state = folders.state,

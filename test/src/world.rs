@@ -34,17 +34,22 @@ impl World {
 
     /// A running node with these settings.
     pub async fn node_with(&mut self, settings: Settings) -> &mut Node {
-        let usable = self
-            .node
-            .as_mut()
-            .is_some_and(|(node, _)| node.settings == settings && node.pid().is_some());
+        self.node_of(self.runtime, settings).await
+    }
+
+    /// A running node of this daemon with these settings.
+    pub async fn node_of(&mut self, runtime: Runtime, settings: Settings) -> &mut Node {
+        let usable = self.node.as_mut().is_some_and(|(node, _)| {
+            let same = node.settings == settings && node.runtime == runtime;
+            same && node.pid().is_some()
+        });
         if !usable {
             self.drop_node();
             self.nodes += 1;
             let base = self.folder.join(format!("node{}", self.nodes));
             std::fs::create_dir(&base).unwrap();
             let baseline = Baseline::now();
-            let started = Node::start(self.runtime, &base, self.registries.certs_dir(), settings);
+            let started = Node::start(runtime, &base, self.registries.certs_dir(), settings);
             let node = match started.await {
                 Ok(node) => node,
                 Err(error) => {

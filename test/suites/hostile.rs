@@ -188,7 +188,7 @@ async fn names_that_are_paths_lead_nowhere(world: &mut World) {
     for folder in ["relative", "/a/../wherry-was-here", "/a\nb"] {
         let mut config = node.pod_config("folders");
         config.log_directory = folder.into();
-        assert_eq!(code(node.run_pod(config).await), Code::InvalidArgument, "{folder:?}");
+        assert_eq!(code(node.cri.run_pod(&config).await), Code::InvalidArgument, "{folder:?}");
     }
 }
 

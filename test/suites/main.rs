@@ -19,12 +19,14 @@ mod crictl;
 mod daemon;
 mod exec;
 mod files;
+mod hosted;
 mod hostile;
 mod images;
 #[cfg(feature = "interop")]
 mod interop;
 mod isolation;
 mod logs;
+mod machine;
 mod memory;
 mod mounts;
 mod network;
@@ -33,6 +35,7 @@ mod process;
 mod pulls;
 mod random_kills;
 mod recovery;
+mod seccomp;
 
 fn main() -> ExitCode {
     let folder = match enter() {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Entered::Inside(folder) => folder,
     };
     let suites = [
+        machine::tests(),
         crictl::tests(),
         pods::tests(),
         containers::tests(),
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         files::tests(),
         mounts::tests(),
         isolation::tests(),
+        seccomp::tests(),
         cgroups::tests(),
         exec::tests(),
         logs::tests(),
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
         pulls::tests(),
         bad_input::tests(),
         hostile::tests(),
+        hosted::tests(),
         network::tests(),
         recovery::tests(),
         random_kills::tests(),

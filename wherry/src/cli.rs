@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
+use crate::scope::Verb;
+
 /// What `wherry --help` says.
 pub const HELP: &str = "\
 wherry: a container runtime for Kubernetes nodes (CRI)
@@ -31,6 +33,8 @@ pub enum Command {
     ConfigCheck(PathBuf),
     /// Print what is in force.
     ConfigShow(Overrides),
+    /// Do something with a systemd unit, for the runtime.
+    Scope(Verb, String),
     /// Print the version.
     Version,
     /// Print the help.
@@ -65,6 +69,7 @@ where
         Some(Short('V') | Long("version")) => Ok(Command::Version),
         Some(Value(word)) if word == "serve" => overrides(&mut parser).map(Command::Serve),
         Some(Value(word)) if word == "config" => config(&mut parser),
+        Some(Value(word)) if word == "scope" => scope(&mut parser),
         Some(other) => Err(other.unexpected()),
     }
 }
@@ -80,6 +85,21 @@ fn config(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
     match parser.next()? {
         Some(extra) => Err(extra.unexpected()),
         None => Ok(command),
+    }
+}
+
+/// Not in the help: nobody types it.
+fn scope(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let verb = match parser.value()?.string()?.as_str() {
+        "start" => Verb::Start,
+        "set" => Verb::Set,
+        "stop" => Verb::Stop,
+        _ => return Err("scope wants start, set or stop".into()),
+    };
+    let unit = parser.value()?.string()?;
+    match parser.next()? {
+        Some(extra) => Err(extra.unexpected()),
+        None => Ok(Command::Scope(verb, unit)),
     }
 }
 

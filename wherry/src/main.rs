@@ -4,6 +4,7 @@
 mod cli;
 mod config;
 mod log;
+mod scope;
 mod serve;
 
 use std::path::Path;
@@ -31,6 +32,7 @@ fn run() -> Result<ExitCode, String> {
         Command::ConfigDefault => print!("{}", config::DEFAULT),
         Command::ConfigCheck(path) => return check(&path),
         Command::ConfigShow(overrides) => print!("{}", configure(&overrides)?.to_toml()),
+        Command::Scope(verb, unit) => scope::run(verb, &unit)?,
         Command::Serve(overrides) => {
             let config = configure(&overrides)?;
             log::begin(&config.log)?;

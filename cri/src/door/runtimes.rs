@@ -23,7 +23,7 @@ impl RuntimeService for Door {
         &self,
         _: Request<cri::RuntimeConfigRequest>,
     ) -> Answer<cri::RuntimeConfigResponse> {
-        Ok(Response::new(node::runtime_config()))
+        Ok(Response::new(node::runtime_config(&self.runtime)))
     }
 
     async fn run_pod_sandbox(

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::grammar;
-use crate::limits::{self, CgroupParent};
+use crate::limits::{self, CgroupDriver, CgroupParent};
 
 /// What names a sandbox for the kubelet; unique among all sandboxes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -105,7 +105,11 @@ impl SandboxConfig {
     ///
     /// # Errors
     /// `Invalid` names the field; `Unsupported` names what Wherry cannot do.
-    pub fn parse(config: cri::PodSandboxConfig, handler: String) -> Result<Self, Error> {
+    pub fn parse(
+        config: cri::PodSandboxConfig,
+        handler: String,
+        driver: CgroupDriver,
+    ) -> Result<Self, Error> {
         let metadata = parse_metadata(config.metadata)?;
         let about = format!("run pod {}/{}", metadata.namespace, metadata.name);
         let linux = config.linux.unwrap_or_default();
@@ -127,7 +131,7 @@ impl SandboxConfig {
             ports: parse_ports(config.port_mappings).map_err(invalid)?,
             labels: config.labels.into_iter().collect(),
             annotations: config.annotations.into_iter().collect(),
-            cgroup_parent: CgroupParent::parse(&linux.cgroup_parent).map_err(invalid)?,
+            cgroup_parent: CgroupParent::parse(&linux.cgroup_parent, driver).map_err(invalid)?,
             network,
             ipc,
             pid: pid_scope(options.pid).map_err(invalid)?,
@@ -273,7 +277,7 @@ mod tests {
     fn parse(change: impl FnOnce(&mut cri::PodSandboxConfig)) -> Result<SandboxConfig, Error> {
         let mut config = cri::PodSandboxConfig { metadata: Some(metadata()), ..Default::default() };
         change(&mut config);
-        SandboxConfig::parse(config, String::new())
+        SandboxConfig::parse(config, String::new(), CgroupDriver::Cgroupfs)
     }
 
     fn with_sysctl(key: &str, value: &str, host_network: bool) -> Result<SandboxConfig, Error> {

@@ -34,7 +34,11 @@ pub async fn run(
     runtime: &Arc<Runtime>,
     request: cri::RunPodSandboxRequest,
 ) -> Result<SandboxId, Error> {
-    let config = SandboxConfig::parse(request.config.unwrap_or_default(), request.runtime_handler)?;
+    let config = SandboxConfig::parse(
+        request.config.unwrap_or_default(),
+        request.runtime_handler,
+        runtime.cgroup_driver,
+    )?;
     if !["", HANDLER].contains(&config.runtime_handler.as_str()) {
         return Err(Error::Invalid {
             operation: format!("run pod {}", config.pod()),

@@ -6,6 +6,7 @@ use proto::cri as wire;
 use serde_json::Value;
 
 use super::*;
+use crate::CgroupDriver;
 
 const ID: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00";
 const POD: &str = "beefbeefbeefbeefbeefbeefbeefbeefbeefbeefbeefbeefbeefbeefbeefbeef";
@@ -47,7 +48,7 @@ fn case() -> Case {
 
 fn spec_of(case: Case) -> Result<Spec, Error> {
     let (id, sandbox_id) = (ID.parse().unwrap(), POD.parse().unwrap());
-    let sandbox = SandboxConfig::parse(case.pod, String::new()).unwrap();
+    let sandbox = SandboxConfig::parse(case.pod, String::new(), CgroupDriver::Cgroupfs).unwrap();
     let config = ContainerConfig::parse(case.container).unwrap();
     build(&Inputs {
         id: &id,

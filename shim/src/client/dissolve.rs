@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::task::Shim;
 use crate::bundle::{Bundle, SPEC_FILE};
 use crate::error::ShimError;
+use crate::slice::ScopeName;
 
 /// How long killed processes may take to leave their cgroup.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -44,14 +45,21 @@ fn free_cgroups(bundle: &Bundle) -> io::Result<()> {
     let Ok(text) = fs::read(bundle.dir().join(SPEC_FILE)) else { return Ok(()) };
     let Ok(spec) = serde_json::from_slice::<Spec>(&text) else { return Ok(()) };
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-    let Some(path) = path.as_deref().and_then(|path| path.strip_prefix("/").ok()) else {
-        return Ok(());
-    };
+    let Some(path) = path.as_deref().and_then(below_mount_point) else { return Ok(()) };
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     for hierarchy in hierarchies(&mounts) {
-        free(&hierarchy.join(path))?;
+        free(&hierarchy.join(&path))?;
     }
     Ok(())
+}
+
+/// A spec's cgroup path, also in systemd's form: a scope without processes is gone by itself.
+fn below_mount_point(path: &Path) -> Option<PathBuf> {
+    let scope = path.to_str().filter(|text| ScopeName::is_meant(text));
+    match scope {
+        Some(text) => ScopeName::parse(text).ok().map(|name| name.path()),
+        None => path.strip_prefix("/").ok().map(Path::to_owned),
+    }
 }
 
 /// Where cgroup file systems are mounted (proc_pid_mountinfo(5)).

@@ -17,6 +17,12 @@ use crate::error::ShimError;
 
 pub(super) const BINARY: &str = "wherry-shim";
 
+/// The daemon's binary.
+const DAEMON: &str = "wherry";
+
+/// Names the program that speaks to systemd for the shim: the daemon's own (`wherry scope`).
+const SCOPE_VARIABLE: &str = "WHERRY_SCOPE";
+
 /// Longest path that a socket address can hold, without its final zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -58,6 +64,14 @@ impl Launcher {
         &self.path
     }
 
+    /// The daemon's binary, which is this process or lies beside it or the shim.
+    fn daemon(&self) -> Option<PathBuf> {
+        let own = env::current_exe().ok();
+        let folders = own.as_deref().into_iter().chain([self.path.as_path()]);
+        let beside = folders.filter_map(|path| Some(path.parent()?.join(DAEMON)));
+        beside.into_iter().find(|path| path.is_file())
+    }
+
     /// What to execute.
     pub(super) fn program(&self) -> PathBuf {
         match &self.sealed {
@@ -89,6 +103,7 @@ impl Launcher {
         let mut child = Command::new(self.program())
             .arg0(BINARY)
             .env_clear()
+            .envs(self.daemon().map(|path| (SCOPE_VARIABLE, path)))
             .current_dir(bundle.dir())
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::null())

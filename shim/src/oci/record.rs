@@ -68,13 +68,16 @@ pub struct Init {
     pub oom_file: String,
     /// It has a PID namespace of its own, which it takes down with it.
     pub own_pids: bool,
+    /// The scope that systemd knows the cgroups by; empty without one.
+    #[serde(default)]
+    pub unit: String,
 }
 
 impl Init {
     /// What was just made.
     pub fn new(cloned: Cloned, start_time: u64) -> Self {
-        let Cloned { pid, cgroups, unified, oom_file, own_pids, .. } = cloned;
-        Self { pid, start_time, cgroups, unified, oom_file, own_pids }
+        let Cloned { pid, cgroups, unified, oom_file, own_pids, unit, .. } = cloned;
+        Self { pid, start_time, cgroups, unified, oom_file, own_pids, unit }
     }
 
     /// Its cgroups.
@@ -85,6 +88,8 @@ impl Init {
             unified: self.unified,
             oom_file: self.oom_file.clone(),
             own_pids: self.own_pids,
+            unit: self.unit.clone(),
+            ..Cloned::default()
         })
     }
 

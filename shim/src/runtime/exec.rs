@@ -18,10 +18,12 @@ use sys::confined::Root;
 use sys::process::{CloneRequest, SingleThreaded, keep_only};
 
 use super::cgroup::Watch;
-use super::process::{Plan, Prepared, Stdio};
+use super::idmap::Maps;
+use super::process::{Plan, Prepared};
 use super::procfs::Procfs;
 use super::report::{self, Event};
 use super::seccomp::Filter;
+use super::stdio::Stdio;
 use super::terminal::Terminal;
 use super::{BuilderFiles, create, limit};
 
@@ -151,7 +153,15 @@ fn prepare(
     // From outside: who is in a cgroup namespace may not put a process into a cgroup (cgroup v2, `nsdelegate`).
     request.cgroups.doors()?.join()?;
     plan.affinity.apply_after()?;
-    join(lines.init.as_fd(), namespaces(request.init.pid))?;
+    let kinds = namespaces(request.init.pid);
+    if kinds.contains(ThreadNameSpaceType::USER) {
+        let pid = request.init.pid.as_raw_nonzero().get().unsigned_abs();
+        stdio.give(&Maps::of(&procfs, pid)?)?;
+    }
+    join(lines.init.as_fd(), kinds)?;
+    if kinds.contains(ThreadNameSpaceType::USER) {
+        create::become_root()?;
+    }
     create::separate(true)?;
     let root = Root::open(Path::new("/"))
         .map_err(|e| Failure::os("open", "the container's root", e.source))?;

@@ -156,6 +156,11 @@ impl Hooks {
         self.has(HookKind::StartContainer)
     }
 
+    /// Whether there are hooks that follow the start or the end.
+    pub fn has_later(&self) -> bool {
+        self.has(HookKind::Poststart) || self.has(HookKind::Poststop)
+    }
+
     fn has(&self, kind: HookKind) -> bool {
         !kind.list(&self.spec).is_empty()
     }

@@ -64,6 +64,36 @@ impl Maps {
         }
     }
 
+    /// What the user namespace of a process maps, as this process sees it.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn of(procfs: &Procfs, pid: u32) -> Result<Self, Failure> {
+        let fail = |error| Failure::os("read id mappings of", pid.to_string(), error);
+        let read = |file: &str| procfs.read(format!("{pid}/{file}")).map_err(fail);
+        Self::parse(&read("uid_map")?, &read("gid_map")?)
+            .ok_or_else(|| fail(std::io::ErrorKind::InvalidData.into()))
+    }
+
+    /// The host's ids of the namespace's root.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: it has none.
+    pub fn root(&self) -> Result<(u32, u32), Failure> {
+        let find = |ranges: &[Range]| {
+            ranges.iter().find(|range| range.inside == 0).map(|range| range.outside)
+        };
+        find(&self.users)
+            .zip(find(&self.groups))
+            .ok_or_else(|| invalid("user namespace", "user or group 0 is not mapped"))
+    }
+
+    /// Whether a user of the host is one of the namespace's.
+    pub fn has_user(&self, uid: u32) -> bool {
+        let holds = |range: &Range| uid.checked_sub(range.outside).is_some_and(|n| n < range.size);
+        self.users.iter().any(holds)
+    }
+
     fn parse(users: &str, groups: &str) -> Option<Self> {
         let list = |text: &str| {
             let range = |line: &str| {
@@ -114,14 +144,9 @@ impl Users {
     /// # Errors
     /// It cannot be entered.
     pub fn open(thread: &SingleThreaded, procfs: &Procfs, file: OwnedFd) -> Result<Self, Failure> {
-        let fail = |error: std::io::Error| Failure::os("join", "user namespace", error);
         let join =
             || move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::User)).is_ok();
-        let maps = with_member(thread, 0, join, |member| {
-            let read = |file: &str| procfs.read(format!("{member}/{file}")).map_err(fail);
-            let maps = Maps::parse(&read("uid_map")?, &read("gid_map")?);
-            maps.ok_or_else(|| fail(std::io::ErrorKind::InvalidData.into()))
-        })?;
+        let maps = with_member(thread, 0, join, |member| Maps::of(procfs, member))?;
         Ok(Self { file, maps })
     }
 
@@ -133,25 +158,6 @@ impl Users {
     /// What it maps.
     pub fn maps(&self) -> &Maps {
         &self.maps
-    }
-
-    /// The host's ids of the namespace's root.
-    ///
-    /// # Errors
-    /// `InvalidArgument`: it has none.
-    pub fn root(&self) -> Result<(u32, u32), Failure> {
-        let find = |ranges: &[Range]| {
-            ranges.iter().find(|range| range.inside == 0).map(|range| range.outside)
-        };
-        find(&self.maps.users)
-            .zip(find(&self.maps.groups))
-            .ok_or_else(|| invalid("user namespace", "user or group 0 is not mapped"))
-    }
-
-    /// Whether a user of the host is one of the namespace's.
-    pub fn has_user(&self, uid: u32) -> bool {
-        let holds = |range: &Range| uid.checked_sub(range.outside).is_some_and(|n| n < range.size);
-        self.maps.users.iter().any(holds)
     }
 
     /// Moves this process into the namespace. Its ids stay what they are for the host.

@@ -25,10 +25,12 @@ mod mask;
 mod mount;
 mod mount_option;
 mod namespace;
+mod overlay;
 mod process;
 mod procfs;
 mod rootfs;
 mod schedule;
+mod stdio;
 mod sysctl;
 mod target;
 mod terminal;
@@ -43,10 +45,10 @@ pub use self::create::{
     Barrier, CreateRequest, Created, Parent, build as build_container, create_here,
 };
 pub use self::exec::{ExecRequest, Inherit, Init, execute};
-pub use self::hook::{HookKind, HookState};
+pub use self::hook::{HookKind, HookState, run_after, start_after};
 pub use self::limit::{protect_from_oom, warn};
-pub use self::process::Stdio;
 pub use self::rootfs::Layer;
+pub use self::stdio::Stdio;
 pub use self::user::{Named, Request as UserRequest};
 
 /// The files that a builder keeps of the shim's: where it reports to, and what the process's standard files are to be.

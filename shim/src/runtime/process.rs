@@ -1,16 +1,16 @@
 //! The process itself: what it is to be, and the last steps until it is.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::{PosixRlimit, Process as SpecProcess};
-use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::termios::Winsize;
 use sys::confined::Root;
-use sys::process::{StandardFile, close_on_exec_from, restore_signals, set_standard};
+use sys::process::{close_on_exec_from, restore_signals};
 
 use super::capability::Capabilities;
 use super::label::Labels;
@@ -18,6 +18,7 @@ use super::limit;
 use super::procfs::Procfs;
 use super::schedule::{Affinity, Attributes};
 use super::seccomp::Filter;
+use super::stdio::Stdio;
 use super::target;
 use super::user::{Identity, Request, Resolved};
 
@@ -60,17 +61,6 @@ pub struct Prepared {
     env: Vec<CString>,
     /// Whom it will run as.
     pub identity: Identity,
-}
-
-/// Standard input, output and error; what is absent is the null device.
-#[derive(Debug, Default)]
-pub struct Stdio {
-    /// Standard input.
-    pub input: Option<OwnedFd>,
-    /// Standard output.
-    pub output: Option<OwnedFd>,
-    /// Standard error.
-    pub error: Option<OwnedFd>,
 }
 
 impl Plan {
@@ -284,96 +274,6 @@ impl Prepared {
             Ok(never) => match never {},
         }
     }
-}
-
-impl Stdio {
-    /// This process's own; one that is closed becomes the null device.
-    #[must_use]
-    pub fn inherited() -> Self {
-        fn copy(file: impl AsFd) -> Option<OwnedFd> {
-            rustix::io::fcntl_dupfd_cloexec(file, 3).ok()
-        }
-        Self {
-            input: copy(std::io::stdin()),
-            output: copy(std::io::stdout()),
-            error: copy(std::io::stderr()),
-        }
-    }
-
-    /// The same terminal for all three.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn terminal(terminal: &OwnedFd) -> Result<Self, Failure> {
-        let copy = || {
-            let copied = rustix::io::fcntl_dupfd_cloexec(terminal, 3);
-            copied.map(Some).map_err(|e| Failure::os("use terminal", "", e))
-        };
-        Ok(Self { input: copy()?, output: copy()?, error: copy()? })
-    }
-
-    /// Puts the container's own null device where a file is missing.
-    ///
-    /// # Errors
-    /// `/dev/null` is not the null device.
-    pub fn complete(&mut self, root: &Root) -> Result<(), Failure> {
-        let mut null = None;
-        for file in [&mut self.input, &mut self.output, &mut self.error] {
-            if file.is_some() {
-                continue;
-            }
-            if null.is_none() {
-                null = Some(open_null(root)?);
-            }
-            let copied = null.as_ref().map(|null| rustix::io::fcntl_dupfd_cloexec(null, 3));
-            *file = copied.transpose().map_err(|e| Failure::os("open", "/dev/null", e))?;
-        }
-        Ok(())
-    }
-
-    fn install(&self, identity: &Identity) -> Result<(), Failure> {
-        let files = [
-            (&self.input, StandardFile::Input),
-            (&self.output, StandardFile::Output),
-            (&self.error, StandardFile::Error),
-        ];
-        for (file, number) in files {
-            let Some(file) = file else { continue };
-            own_pipe(file, identity)?;
-            set_standard(file, number).map_err(|e| Failure::os("set up", "standard files", e))?;
-        }
-        Ok(())
-    }
-}
-
-/// The first and the last major number of the slaves of pseudo-terminals (devices.txt).
-const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
-
-/// Gives a pipe or a terminal to the user, so that `/dev/stdout` can be opened; the null device stays who it is.
-fn own_pipe(file: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
-    let fail = |error: Errno| Failure::os("give to the user", "standard files", error);
-    let found = rustix::fs::fstat(file).map_err(fail)?;
-    let kind = FileType::from_raw_mode(found.st_mode);
-    let is_terminal =
-        kind == FileType::CharacterDevice && TERMINALS.contains(&rustix::fs::major(found.st_rdev));
-    if !(kind == FileType::Fifo || is_terminal) || identity.uid == found.st_uid {
-        return Ok(());
-    }
-    let uid = Some(Uid::from_raw(identity.uid));
-    chownat(file, c"", uid, None, AtFlags::EMPTY_PATH).map_err(fail)
-}
-
-fn open_null(root: &Root) -> Result<OwnedFd, Failure> {
-    let handle = super::device::null(root)?;
-    let opened = root.open_with(Path::new("/dev/null"), OFlags::RDWR | OFlags::NOFOLLOW, 0);
-    let opened = opened.map_err(|e| target::invalid(Path::new("/dev/null"), e))?;
-    let same =
-        |file: &OwnedFd| target::stat(file).map(|found| (found.stx_ino, found.stx_rdev_minor));
-    if same(&handle).ok() == same(&opened).ok() {
-        return Ok(opened);
-    }
-    let kind = FailureKind::InvalidArgument;
-    Err(Failure::new(kind, "use", "/dev/null", "is not the null device"))
 }
 
 /// Changes into the process's folder, made when it is missing. By handle, and then the kernel is asked where that is:

@@ -71,6 +71,12 @@ pub struct Cloned {
     /// The container has a PID namespace of its own, which its first process takes down with it.
     #[prost(bool, tag = "5")]
     pub own_pids: bool,
+    /// The scope that systemd knows the cgroups by; empty without one.
+    #[prost(string, tag = "6")]
+    pub unit: String,
+    /// The spec has hooks that follow the start or the end.
+    #[prost(bool, tag = "7")]
+    pub later_hooks: bool,
 }
 
 /// Sends an event, with a file if one belongs to it.

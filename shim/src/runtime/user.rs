@@ -151,7 +151,9 @@ impl<'a> Who<'a> {
             return number.map(Self::Number).ok_or_else(|| invalid(text, "number out of range"));
         }
         let clean = |byte: u8| byte > b' ' && byte != b':' && byte != 0x7f;
-        if text.bytes().all(clean) {
+        // What others take for a number must not be a name here: an image could give "-1" any number.
+        let signed = text.starts_with(['+', '-']);
+        if !signed && text.bytes().all(clean) {
             return Ok(Self::Name(text));
         }
         Err(invalid(&text.escape_default().to_string(), "not a user or group"))

@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use crate::{Exit, Failure, FailureKind};
 use proto::shim::container::User;
+use proto::shim::types::Mount;
 use rustix::process::Pid;
 
+use super::call::update::Update;
 use super::process::{INIT, Process};
 use super::ttrpc::Caller;
 use crate::log::Log;
@@ -22,6 +24,8 @@ pub struct Container {
     pub cgroups: Watch,
     /// Its first process takes all others down with it.
     pub own_pids: bool,
+    /// Its spec has hooks that follow the start or the end.
+    pub later_hooks: bool,
     /// Where its output goes.
     pub log: Option<Log>,
     /// Whom its first process runs as.
@@ -32,6 +36,12 @@ pub struct Container {
     pub drain: Option<Drain>,
     /// Children that were reaped before their builder could say who they are.
     pub strays: Vec<(Pid, Exit)>,
+    /// It was frozen by its caller.
+    pub paused: bool,
+    /// Its limits are being changed.
+    pub update: Option<Update>,
+    /// What it was made from, until that was told.
+    pub rootfs: Vec<Mount>,
     next_key: u32,
 }
 
@@ -52,11 +62,15 @@ impl Container {
             processes: vec![init],
             cgroups: Watch::default(),
             own_pids: false,
+            later_hooks: false,
             log: None,
             user: User::default(),
             describers: Vec::new(),
             drain: None,
             strays: Vec::new(),
+            paused: false,
+            update: None,
+            rootfs: Vec::new(),
             next_key: INIT + 1,
         }
     }

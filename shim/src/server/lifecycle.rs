@@ -11,6 +11,7 @@ use super::process::{INIT, Identity, Making, Phase, Process};
 use super::reap::exit_now;
 use crate::runtime::cgroup::Watch;
 use crate::runtime::report::{Cloned, Event, Received, receive};
+use crate::runtime::{HookKind, HookState, run_after, start_after};
 
 /// What a container whose command could not be executed has as its exit code, as runtimes do it.
 const START_FAILED: i32 = 128;
@@ -47,11 +48,18 @@ impl Server {
     }
 
     fn cloned(&mut self, key: u32, cloned: &Cloned) {
+        if key == INIT
+            && self.is_foreign()
+            && let Err(error) = crate::containerd::write_cgroups(cloned)
+        {
+            crate::runtime::warn(format_args!("write the list of cgroups: {error}"));
+        }
         let Some(container) = &mut self.container else { return };
         let Some(pid) = i32::try_from(cloned.pid).ok().and_then(Pid::from_raw) else { return };
         if key == INIT {
             container.cgroups = Watch::new(cloned);
             container.own_pids = cloned.own_pids;
+            container.later_hooks = cloned.later_hooks;
         }
         let stray = container.strays.iter().position(|(stray, _)| *stray == pid);
         let reaped = stray.map(|at| container.strays.swap_remove(at).1);
@@ -83,8 +91,30 @@ impl Server {
                 let describers = std::mem::take(&mut container.describers);
                 self.answer(caller, Ok(created.encode_to_vec()));
                 self.answer_describers(describers);
+                self.tell_created();
             }
             other => process.phase = other,
+        }
+    }
+
+    /// Runs the hooks that follow the start, if there are any; nobody waits for them.
+    fn run_hooks_after_start(&self, key: u32, pid: u32) {
+        let Some(container) = self.container.as_ref().filter(|all| all.later_hooks) else { return };
+        if key != INIT {
+            return;
+        }
+        let state = HookState::here(&container.id);
+        if let Err(error) = start_after(&self.thread, HookKind::Poststart, &state, pid) {
+            crate::runtime::warn(format_args!("run poststart hooks: {error}"));
+        }
+    }
+
+    /// Runs the hooks that follow the end, if there are any. They are waited for: the spec goes with the bundle.
+    pub(super) fn run_hooks_after_end(&self) {
+        let Some(container) = self.container.as_ref().filter(|all| all.later_hooks) else { return };
+        let state = HookState::here(&container.id);
+        if let Err(error) = run_after(&self.thread, HookKind::Poststop, &state, 0) {
+            crate::runtime::warn(format_args!("run poststop hooks: {error}"));
         }
     }
 
@@ -105,6 +135,8 @@ impl Server {
                 let pid = process.pid();
                 let reaped = process.reaped.take();
                 self.answer(caller, Ok(wire::StartResponse { pid }.encode_to_vec()));
+                self.tell_started(key);
+                self.run_hooks_after_start(key, pid);
                 if let Some(exit) = reaped {
                     self.ended(key, exit);
                 }

@@ -15,18 +15,22 @@
 //! where the answer will come from.
 
 mod abandon;
+mod binary;
 mod call;
 mod connection;
 mod container;
+mod event;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod lifecycle;
 mod poll;
 mod prepare;
 mod process;
+mod publish;
 mod pump;
 mod reap;
 mod stdio;
+mod tell;
 mod traffic;
 mod ttrpc;
 
@@ -41,10 +45,12 @@ use rustix::net::{SocketFlags, accept_with, sockopt::socket_peercred};
 use sys::process::SingleThreaded;
 
 use self::abandon::BundleWatch;
+pub use self::binary::Binary;
 use self::connection::{Connection, Connections};
 use self::container::Container;
 use self::poll::{Poll, Token};
-pub use self::prepare::serve;
+pub use self::prepare::{serve, serve_for};
+pub use self::publish::{Destination, Publisher, socket_path};
 use self::ttrpc::Caller;
 use crate::log::Stream;
 
@@ -70,6 +76,8 @@ pub struct Server {
     /// There was a caller once.
     called: bool,
     bundle: BundleWatch,
+    /// Who is told what happens.
+    publisher: Option<Publisher>,
 }
 
 impl Server {
@@ -82,11 +90,15 @@ impl Server {
         listener: OwnedFd,
         record: Record,
         oom_score_adj: i32,
+        publisher: Option<Publisher>,
     ) -> Result<Self, Failure> {
         let fail = |error: io::Error| Failure::os("set up event loop", "", error);
         let mut child = SigSet::empty();
         child.add(Signal::SIGCHLD);
-        child.thread_block().map_err(|e| fail(e.into()))?;
+        let mut blocked = child;
+        // Who writes to a pipe nobody reads is told by the call.
+        blocked.add(Signal::SIGPIPE);
+        blocked.thread_block().map_err(|e| fail(e.into()))?;
         let children = SignalFd::with_flags(&child, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
             .map_err(|e| fail(e.into()))?;
         rustix::io::ioctl_fionbio(&listener, true).map_err(|e| fail(e.into()))?;
@@ -107,6 +119,7 @@ impl Server {
             ending: false,
             called: false,
             bundle,
+            publisher,
         })
     }
 
@@ -126,8 +139,12 @@ impl Server {
             }
             self.end_drain_when_due();
             self.clean_up_when_abandoned();
+            self.run_publisher();
         }
         self.connections.flush(Instant::now() + LAST_WORDS);
+        if let Some(publisher) = &mut self.publisher {
+            publisher.finish(Instant::now() + LAST_WORDS);
+        }
         Ok(())
     }
 
@@ -141,10 +158,12 @@ impl Server {
 
     fn patience(&self, start: Instant) -> Option<Duration> {
         let until = match &self.container {
-            Some(container) => container.drain_deadline()?,
-            None if self.called => return None,
-            None => start + FIRST_CALL,
+            Some(container) => container.drain_deadline(),
+            None if self.called => None,
+            None => Some(start + FIRST_CALL),
         };
+        let told = self.publisher.as_ref().and_then(Publisher::deadline);
+        let until = until.into_iter().chain(told).min()?;
         Some(until.saturating_duration_since(Instant::now()))
     }
 
@@ -157,6 +176,8 @@ impl Server {
             Token::Error => self.read_log(Stream::Error),
             Token::Report(key) => self.take_reports(key),
             Token::Bundle => self.bundle.look(),
+            Token::Update => self.take_update(),
+            Token::Publisher => self.run_publisher(),
             Token::Pump(key, line) => self.run_pump(key, line),
         }
     }
@@ -200,11 +221,6 @@ impl Server {
             self.connections.remove(slot);
         }
         self.watch_writability(slot);
-    }
-
-    /// Whether another daemon than Wherry's is who calls.
-    fn is_foreign(&self) -> bool {
-        false
     }
 
     /// Sends what a call has come to.

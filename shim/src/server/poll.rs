@@ -31,6 +31,10 @@ pub enum Token {
     Report(u32),
     /// Something was deleted in the bundle.
     Bundle,
+    /// The builder of an update has something to say.
+    Update,
+    /// The daemon answers an event.
+    Publisher,
     /// Something can be moved for a process, by its key.
     Pump(u32, Line),
 }
@@ -111,6 +115,8 @@ impl Token {
             Self::Error => (4, 0),
             Self::Report(key) => (5, key),
             Self::Bundle => (6, 0),
+            Self::Update => (10, 0),
+            Self::Publisher => (11, 0),
             Self::Pump(key, line) => (7 + line as u64, key),
         };
         kind << 32 | u64::from(number)
@@ -129,6 +135,8 @@ impl Token {
             7 => Some(Self::Pump(number, Line::Input)),
             8 => Some(Self::Pump(number, Line::Output)),
             9 => Some(Self::Pump(number, Line::Error)),
+            10 => Some(Self::Update),
+            11 => Some(Self::Publisher),
             _ => None,
         }
     }
@@ -148,6 +156,8 @@ mod tests {
             Token::Error,
             Token::Report(u32::MAX),
             Token::Bundle,
+            Token::Update,
+            Token::Publisher,
             Token::Pump(3, Line::Input),
             Token::Pump(4, Line::Output),
             Token::Pump(5, Line::Error),

@@ -11,14 +11,20 @@ use sys::process::{
     SingleThreaded, StandardFile, close_inherited_from, reset_signals, set_standard,
 };
 
-use super::Server;
+use super::{Publisher, Server};
 use crate::{Bundle, Failure, runtime};
 
 /// Serves the container of the bundle that is this process's folder, until there is nothing left to own. The
 /// listening socket is standard input.
 #[must_use]
 pub fn serve() -> ExitCode {
-    match prepare().and_then(Server::run) {
+    serve_for(None)
+}
+
+/// As [`serve`], and tells another daemon than Wherry's what happens.
+#[must_use]
+pub fn serve_for(publisher: Option<Publisher>) -> ExitCode {
+    match prepare(publisher).and_then(Server::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             runtime::warn(format_args!("{failure}"));
@@ -28,7 +34,7 @@ pub fn serve() -> ExitCode {
 }
 
 /// Leaves the daemon's session and whatever it had open, and becomes the parent of its container's orphans.
-fn prepare() -> Result<Server, Failure> {
+fn prepare(publisher: Option<Publisher>) -> Result<Server, Failure> {
     let fail = |what: &'static str| move |error: io::Error| Failure::os(what, "", error);
     close_inherited_from(3).map_err(fail("close inherited files"))?;
     let listener = take_over_listener().map_err(fail("take over socket"))?;
@@ -48,7 +54,7 @@ fn prepare() -> Result<Server, Failure> {
     let record = Bundle::open(Path::new("."))
         .and_then(|bundle| bundle.record())
         .map_err(|error| fail("open record")(error.source))?;
-    Server::new(thread, listener, record, oom_score_adj)
+    Server::new(thread, listener, record, oom_score_adj, publisher)
 }
 
 /// The listening socket, away from the standard input that our children inherit.

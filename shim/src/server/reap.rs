@@ -116,6 +116,7 @@ impl Server {
         }
         let waiters = std::mem::take(&mut process.waiters);
         let deleters = std::mem::take(&mut process.deleters);
+        self.tell_exit(key, exit);
         for caller in waiters {
             self.answer(caller, Ok(wait_response(exit)));
         }

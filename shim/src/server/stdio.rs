@@ -47,10 +47,30 @@ pub struct OurEnds {
     readers: Vec<OwnedFd>,
     /// A terminal's master.
     pub terminal: Option<OwnedFd>,
+    /// The input of a first process: it is opened with the start, because a caller that finds somebody reading may
+    /// write all it has, and go, before it knows that there is a container whose input it could close.
+    late: Option<Late>,
     /// The terminal's two ends, until there is one.
     waiting: Option<(Option<OwnedFd>, Option<OwnedFd>)>,
     /// What the shim itself moves, by [`Line`].
     pumps: [Option<Box<Pump>>; 3],
+}
+
+/// An input that is not open yet.
+#[derive(Debug)]
+struct Late {
+    path: String,
+    /// What the process reads from; with a terminal it is that.
+    sink: Option<OwnedFd>,
+}
+
+/// When the standard input is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// With everything else.
+    Now,
+    /// By [`OurEnds::open_input`].
+    Later,
 }
 
 /// One of the three things that can be moved.
@@ -79,10 +99,17 @@ impl OurEnds {
     ///
     /// # Errors
     /// `InvalidArgument`: not there, or neither a FIFO nor a file; `Unsupported`: a logging binary.
-    pub fn open(paths: &Paths, terminal: bool) -> Result<(Self, TheirEnds), Failure> {
+    pub fn open(
+        paths: &Paths,
+        terminal: bool,
+        input: Opening,
+    ) -> Result<(Self, TheirEnds), Failure> {
         let mut ours = Self::default();
         let mut theirs = TheirEnds::default();
-        if !paths.input.is_empty() {
+        if !paths.input.is_empty() && input == Opening::Later {
+            let sink = if terminal { None } else { Some(pipe(&mut theirs.input)?) };
+            ours.late = Some(Late { path: paths.input.clone(), sink });
+        } else if !paths.input.is_empty() {
             let (reader, writer) = open_input(&paths.input)?;
             (theirs.input, ours.input) = (Some(reader), Some(writer));
         }
@@ -132,6 +159,31 @@ impl OurEnds {
         }
         self.terminal = Some(master);
         Ok(())
+    }
+
+    /// Opens the input of a process that is about to start.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: it is not there, or not a FIFO.
+    pub fn open_input(&mut self) -> Result<(), Failure> {
+        let Some(Late { path, sink }) = self.late.take() else { return Ok(()) };
+        let fail = |error: Errno| Failure::os("set up", "standard input", error);
+        let sink = match (sink, &self.terminal) {
+            (None, Some(master)) => rustix::io::fcntl_dupfd_cloexec(master, 3).map_err(fail)?,
+            (Some(sink), _) => sink,
+            (None, None) => return Ok(()),
+        };
+        rustix::io::ioctl_fionbio(&sink, true).map_err(fail)?;
+        let (reader, writer) = open_input(&path)?;
+        self.input = Some(writer);
+        self.pumps[Line::Input as usize] = Some(Box::new(Pump::new(reader, Some(sink))));
+        Ok(())
+    }
+
+    /// Ends the input, as soon as nobody else writes to it.
+    pub fn close_input(&mut self) {
+        self.input = None;
+        self.late = None;
     }
 
     /// Lets a FIFO's readers be who they are.
@@ -210,6 +262,14 @@ fn plain_path(name: &str) -> Result<Option<&str>, Failure> {
         }
     };
     Ok(Some(path).filter(|path| !path.is_empty() && *path != "/dev/null"))
+}
+
+/// A pipe whose reading end is the process's.
+fn pipe(theirs: &mut Option<OwnedFd>) -> Result<OwnedFd, Failure> {
+    let (reader, writer) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|e| Failure::os("create", "pipe", e))?;
+    *theirs = Some(reader);
+    Ok(writer)
 }
 
 /// Both ends of a FIFO: the process's, and the one that keeps its input open.

@@ -86,6 +86,28 @@ pub fn response(stream: u32, result: Result<Vec<u8>, Failure>) -> Vec<u8> {
     frame
 }
 
+/// The frame of a call of ours.
+pub fn request(stream: u32, service: &str, method: &str, payload: Vec<u8>) -> Vec<u8> {
+    let request = WireRequest {
+        service: service.to_owned(),
+        method: method.to_owned(),
+        payload,
+        ..WireRequest::default()
+    };
+    let length = request.encoded_len();
+    let mut frame = Vec::with_capacity(HEADER + length);
+    frame.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(&[TYPE_REQUEST, 0]);
+    request.encode_raw(&mut frame);
+    frame
+}
+
+/// Whether a frame is there with its last byte.
+pub fn is_whole(bytes: &[u8]) -> bool {
+    !matches!(parse(bytes), Parsed::Partial)
+}
+
 /// gRPC's codes (google.rpc.Code).
 fn status(failure: &Failure) -> Status {
     let code = match failure.kind {

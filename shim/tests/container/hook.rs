@@ -166,6 +166,8 @@ fn without_shim() {
     let ran = case.run_here(&json!({}));
     assert_eq!((ran.code, ran.out.as_str()), (4, "1 1 0\n0\n1\n2\n3\n"), "{}", ran.told);
     // A joined PID namespace does not become that of whoever made the container.
+    let mut first = Case::new("sleep 60");
+    let pid = first.start().pid;
     let mut joined = Case::new("echo joined");
     for namespace in joined.spec["linux"]["namespaces"].as_array_mut().unwrap() {
         let file = match namespace["type"].as_str() {
@@ -173,7 +175,7 @@ fn without_shim() {
             Some("pid") => "pid",
             _ => continue,
         };
-        namespace["path"] = json!(format!("/proc/{}/ns/{file}", std::process::id()));
+        namespace["path"] = json!(format!("/proc/{pid}/ns/{file}"));
     }
     let ran = joined.run_here(&json!({}));
     assert_eq!((ran.code, ran.out.as_str()), (0, "joined\n"), "{}", ran.told);

@@ -17,8 +17,11 @@ mod measure;
 mod memory;
 mod process;
 mod rootfs;
+mod scope;
 mod seccomp;
+mod task;
 mod users;
+mod wire;
 
 fn main() -> std::process::ExitCode {
     if let Ok(options) = std::env::var(here::ROLE) {
@@ -37,6 +40,8 @@ fn main() -> std::process::ExitCode {
         memory::TESTS,
         seccomp::TESTS,
         limits::TESTS,
+        task::TESTS,
+        scope::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,
         hostile::leak::TESTS,

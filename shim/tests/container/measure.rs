@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
 use serde_json::json;
-use shim::Bundle;
+use shim::{Bundle, ExecOptions};
 
 use crate::harness::{Case, launcher};
 
@@ -32,6 +32,7 @@ pub fn run() {
         let at = |percent: usize| times[times.len() * percent / 100].as_secs_f64() * 1000.0;
         println!("{name:>10} {:8.3} {:8.3} {:8.3}", at(10), at(50), at(90));
     }
+    execs();
     if std::env::var_os("WHERRY_NO_MEMORY").is_none() {
         memory();
     }
@@ -75,6 +76,39 @@ fn round(times: &mut [(&str, Vec<Duration>)]) {
     took(&mut lap);
     case.block(shim.shutdown()).unwrap();
     took(&mut lap);
+}
+
+/// One exec after the other in the same container, without output: register, start, wait, delete.
+fn execs() {
+    let mut case = Case::new("exec sleep 1000");
+    case.start();
+    let shim = case.shim();
+    let mut process = case.spec["process"].clone();
+    process["args"] = json!(["/bin/true"]);
+    let process: oci_spec::runtime::Process = serde_json::from_value(process).unwrap();
+    let mut times: Vec<Duration> = (0..rounds() * 4)
+        .map(|number| {
+            let exec_id = format!("x{number}");
+            let options = ExecOptions {
+                exec_id: exec_id.clone(),
+                process: process.clone(),
+                stdout: None,
+                stderr: None,
+            };
+            let began = Instant::now();
+            case.block(async {
+                shim.exec(options).await.unwrap();
+                shim.start_exec(&exec_id).await.unwrap();
+                assert_eq!(shim.wait_exec(&exec_id).await.unwrap().code, 0);
+                shim.delete_exec(&exec_id).await.unwrap();
+            });
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    let at = |percent: usize| times[times.len() * percent / 100].as_secs_f64() * 1000.0;
+    let (first, p10, p50, p90) = (at(0), at(10), at(50), at(90));
+    println!("{:>10} {p10:8.3} {p50:8.3} {p90:8.3}  fastest {first:.3}", "next execs");
 }
 
 /// How fast a container can write lines of a hundred bytes.

@@ -12,6 +12,7 @@ use crate::harness::{Case, Test};
 
 pub const TESTS: &[Test] = &[
     ("a_container_in_a_user_namespace_has_its_own_ids_and_files", own_ids),
+    ("an_exec_is_in_the_containers_user_namespace", exec),
     ("its_other_namespaces_belong_to_its_user_namespace", ownership),
     ("the_root_of_a_user_namespace_has_no_right_outside", powerless),
     ("a_user_namespace_that_is_there_is_joined_with_others", joined),
@@ -75,6 +76,22 @@ fn own_ids() {
     assert_eq!(owner(case.dir.join("upper/new")), (1000, 0));
     assert_eq!(owner(case.dir.join("upper/etc/passwd")), (0, 0));
     assert_eq!(owner(case.dir.join("upper/tmp/y")), (0, 0));
+}
+
+fn exec() {
+    let mut case = Case::new("sleep 60");
+    let options = &mut case.options.rootfs[0].options;
+    options.extend(["uidmap=0:200000:65536", "gidmap=0:200000:65536"].map(str::to_owned));
+    case.in_users(None);
+    let created = case.start();
+    let users = fs::read_link(format!("/proc/{}/ns/user", created.pid)).unwrap();
+    case.spec["process"]["cwd"] = json!("/made/by/exec");
+    let script = "busybox readlink /proc/self/ns/user; id -u; touch x; busybox stat -c %u x /made; grep CapEff /proc/self/status";
+    let (code, said, err) = case.exec("x", script);
+    let expected = format!("{}\n0\n0\n0\nCapEff:\t00000000a80425fb\n", users.display());
+    assert_eq!((code, said), (0, expected), "{err}");
+    case.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000, "additionalGids": [29]});
+    assert_eq!(case.exec("y", "id -u; id -G").1, "1000\n1000 29\n");
 }
 
 fn ownership() {
@@ -218,11 +235,11 @@ fn volumes() {
     case.add_mount(bind(&deep, "/deep", json!(["rbind", "ridmap"])));
     case.run();
     let said = case.output();
-    assert!(said.starts_with("0\n65534\n"), "{said}");
-    assert!(
-        said.contains("touch: /plain/new: Permission denied") && said.ends_with("\n0"),
-        "{said}"
-    );
+    // Output and error are two streams: their order among each other is nobody's.
+    let (refused, owners): (Vec<&str>, Vec<&str>) =
+        said.lines().partition(|line| line.starts_with("touch"));
+    assert_eq!(refused, ["touch: /plain/new: Permission denied"]);
+    assert_eq!(owners, ["0", "65534", "0"]);
     assert_eq!(fs::metadata(mapped.join("new")).unwrap().uid(), 0);
     assert_eq!(fs::metadata(sub.join("new")).unwrap().uid(), 0);
     rustix::mount::unmount(&sub, rustix::mount::UnmountFlags::DETACH).unwrap();
@@ -267,6 +284,13 @@ fn refused() {
         assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{at}: {refused}");
         assert_eq!(case.cgroups(), Vec::<PathBuf>::new());
     }
+    // The host's node of that name has to be that device.
+    let mut case = Case::new("true");
+    case.in_users(None);
+    case.spec["linux"]["devices"] =
+        json!([{"path": "/dev/zero", "type": "c", "major": 1, "minor": 3}]);
+    let refused = case.create().unwrap_err().to_string();
+    assert_eq!(refused, "use device /dev/zero: no such device");
     let mut case = Case::new("true");
     case.add_mount(json!({"destination": "/v", "type": "bind", "source": "/tmp", "options": ["rbind", "idmap"]}));
     let refused = case.create().unwrap_err();

@@ -12,7 +12,8 @@ pub struct Question {
 
 impl Question {
     fn word(&self, offset: u32) -> u32 {
-        let half = |value: u64| if offset % 8 == 0 { value as u32 } else { (value >> 32) as u32 };
+        let half =
+            |value: u64| if offset.is_multiple_of(8) { value as u32 } else { (value >> 32) as u32 };
         match offset {
             0 => self.number,
             4 => self.arch,
@@ -52,7 +53,7 @@ pub fn check(program: &[Instruction]) -> Result<(), String> {
         let fail = |why: &str| Err(format!("{why} at {at} of {}: {one:?}", program.len()));
         let left = program.len() - at - 1;
         match one.code {
-            0x20 if one.operand % 4 == 0 && one.operand < 64 => {}
+            0x20 if one.operand.is_multiple_of(4) && one.operand < 64 => {}
             0x54 | 0x06 => {}
             0x05 if (one.operand as usize) < left => {}
             0x15 | 0x25 | 0x35 | 0x45 if usize::from(one.jump_true.max(one.jump_false)) < left => {}

@@ -1,7 +1,8 @@
 //! Random profiles and random questions, drawn to the edges.
 
 use oci_spec::runtime::{
-    LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompOperator as Operator,
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
+    LinuxSeccompOperator as Operator,
 };
 use shim::runtime::seccomp::{Arch, Syscall, X32_BIT};
 
@@ -196,6 +197,29 @@ impl Profile {
             }
         }
         Self { native, archs, default, rules }
+    }
+
+    /// A profile that has no number but where an action takes one.
+    pub fn of_spec(spec: &LinuxSeccomp, native: Arch) -> Self {
+        let action = |action: LinuxSeccompAction, errno: Option<u32>| {
+            let name: &'static str = action.to_string().leak();
+            (name, errno, action.as_u32(errno))
+        };
+        let archs = spec.architectures().iter().flatten();
+        let mut rules = Vec::new();
+        for rule in spec.syscalls().iter().flatten() {
+            for name in rule.names() {
+                let args = rule.args().clone().unwrap_or_default();
+                let action = action(rule.action(), rule.errno_ret());
+                rules.push(Rule { name: name.clone().leak(), action, args });
+            }
+        }
+        Self {
+            native,
+            archs: archs.filter_map(|arch| Arch::from_spec(*arch, native)).collect(),
+            default: action(spec.default_action(), spec.default_errno_ret()),
+            rules,
+        }
     }
 
     pub fn to_json(&self) -> serde_json::Value {

@@ -160,7 +160,7 @@ fn unpin_is_idempotent_and_clears_every_half_made_state() {
 fn a_failing_pin_leaves_nothing_and_a_second_pin_leaves_the_first_alone() {
     isolated("failure", |dir| {
         let missing = [("net.ipv4.no_such_thing".to_owned(), "1".to_owned())];
-        assert!(matches!(pin(&request(dir, &missing)), Err(NamespaceError::Step { .. })));
+        assert!(matches!(pin(&request(dir, &missing)), Err(NamespaceError::InvalidSysctl { .. })));
         assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
         pin(&request(dir, &[])).unwrap();
         assert!(pin(&request(dir, &[])).is_err());

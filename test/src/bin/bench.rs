@@ -121,6 +121,7 @@ async fn memory(side: &Side) {
     let shim = match node.runtime {
         Runtime::Wherry => "wherry-shim",
         Runtime::Containerd => "containerd-shim-runc-v2",
+        Runtime::Hosted => "containerd-shim-wherry-v2",
     };
     let shims = proc::named(shim);
     let total: u64 = shims.iter().filter_map(|shim| pss_kib(shim.pid)).sum();

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use crate::tools;
+use crate::{machine, tools};
 
 /// A running `docker-registry`; it ends when this is dropped.
 #[derive(Debug)]
@@ -20,8 +20,12 @@ pub struct DebianRegistry {
 }
 
 impl DebianRegistry {
-    /// Starts it on a free loopback port with its data in this folder; nothing when the program is missing.
+    /// Starts it on a free loopback port with its data in this folder; nothing when the program is missing, and in the
+    /// guest, whose suites are not about registries: to push everything to it takes longer there than they do.
     pub async fn start(folder: &Path) -> io::Result<Option<Self>> {
+        if machine::is_guest() {
+            return Ok(None);
+        }
         let Some(program) = tools::find("docker-registry") else { return Ok(None) };
         std::fs::create_dir_all(folder)?;
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;

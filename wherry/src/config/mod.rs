@@ -50,6 +50,7 @@ pub struct Config {
     pub address: PathBuf,
     pub log: Log,
     pub shim: Shim,
+    pub cgroup: Cgroup,
     pub registry: Registry,
     pub image: Image,
     pub cni: Cni,
@@ -74,6 +75,27 @@ pub enum Format {
     Plain,
     /// Collectors.
     Json,
+}
+
+/// Containers' cgroups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Cgroup {
+    pub driver: CgroupDriver,
+}
+
+/// Who makes cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// systemd where it runs a host with cgroup version 2 only.
+    #[default]
+    Auto,
+    /// systemd.
+    Systemd,
+    /// The shims themselves.
+    Cgroupfs,
 }
 
 /// The shim.
@@ -138,6 +160,7 @@ impl Default for Config {
             address: "/run/wherry/wherry.sock".into(),
             log: Log::default(),
             shim: Shim::default(),
+            cgroup: Cgroup::default(),
             registry: Registry::default(),
             image: Image::default(),
             cni: Cni::default(),

@@ -10,7 +10,7 @@ mod socket;
 
 use std::error::Error as StdError;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// Requests are short and the disk is waited for elsewhere: more threads would only cost memory.
 const WORKERS: usize = 2;
@@ -196,7 +196,18 @@ fn open(config: &Config) -> Result<Parts, ServeError> {
         snapshots,
         network,
         launcher,
+        cgroup_driver: cgroup_driver(config.cgroup.driver),
     })
+}
+
+fn cgroup_driver(wanted: config::CgroupDriver) -> cri::CgroupDriver {
+    let unified = || Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let systemd = || Path::new("/run/systemd/system").is_dir();
+    match wanted {
+        config::CgroupDriver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+        config::CgroupDriver::Auto if !unified() || !systemd() => cri::CgroupDriver::Cgroupfs,
+        config::CgroupDriver::Auto | config::CgroupDriver::Systemd => cri::CgroupDriver::Systemd,
+    }
 }
 
 fn network(config: &Config) -> Result<cni::NetworkConfig, ServeError> {

@@ -13,6 +13,7 @@ use std::path::Path;
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use rustix::io::Errno;
+use serde_json::{Value, json};
 use sys::bpf;
 
 use super::write_file;
@@ -154,6 +155,23 @@ fn put(path: &Path, allow: bool, rule: &impl fmt::Display) -> Result<(), Failure
     write_file(&file, &rule).map_err(|error| {
         Failure::os_kind(FailureKind::InvalidArgument, "set device rule", rule, error)
     })
+}
+
+/// As systemd's properties, which know only what is allowed.
+pub fn properties(rules: &[Rule]) -> [(&'static str, Value); 2] {
+    let policy = if allows_everything(rules) { "auto" } else { "strict" };
+    let allowed = rules.iter().filter(|rule| rule.allow).filter_map(|rule| {
+        let Devices::Of(kind, major, minor) = rule.devices else { return None };
+        let kind = if kind == Kind::Block { "block" } else { "char" };
+        let name = match (major, minor) {
+            (None, _) => format!("{kind}-*"),
+            (Some(major), None) => format!("{kind}-{major}"),
+            (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+        };
+        let text = rule.to_string();
+        Some(json!([name, text.rsplit(' ').next()]))
+    });
+    [("DevicePolicy", json!(policy)), ("DeviceAllow", allowed.collect())]
 }
 
 /// Version 2: attaches the rules to a folder as a program, in the place of the one that [`attach`] attached before.

@@ -11,12 +11,19 @@ pub struct Folders {
     /// The unified one first if there is one.
     dirs: Box<[String]>,
     unified: bool,
+    unit: Option<String>,
 }
 
 impl Folders {
     /// As a builder reported them.
-    pub fn new(dirs: Vec<String>, unified: bool) -> Self {
-        Self { dirs: dirs.into(), unified }
+    pub fn new(dirs: Vec<String>, unified: bool, unit: &str) -> Self {
+        let unit = (!unit.is_empty()).then(|| unit.to_owned());
+        Self { dirs: dirs.into(), unified, unit }
+    }
+
+    /// The scope that systemd knows them by.
+    pub fn unit(&self) -> Option<&str> {
+        self.unit.as_deref()
     }
 
     /// Every folder and its version.
@@ -61,7 +68,7 @@ impl Folders {
     /// The folders of one name below these.
     pub fn below(&self, name: &Path) -> Self {
         let dirs = self.dirs.iter().map(|dir| Path::new(dir).join(name).display().to_string());
-        Self { dirs: dirs.collect(), unified: self.unified }
+        Self { dirs: dirs.collect(), unified: self.unified, unit: None }
     }
 
     /// Forgets them.

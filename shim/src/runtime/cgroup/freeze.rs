@@ -15,7 +15,7 @@ use super::folder::Folders;
 use super::write_file;
 
 /// How long everybody may take to stand still: who waits for a disk or a network file system takes its time.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks; it grows up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(10));
 
@@ -72,7 +72,7 @@ impl<'a> Freezer<'a> {
     /// Stops everybody, and returns when all stand still.
     ///
     /// # Errors
-    /// `Internal` when somebody does not within two seconds: everybody goes on then.
+    /// `Internal` when somebody does not within ten seconds: everybody goes on then.
     pub fn freeze(&self) -> Result<(), Failure> {
         let words = self.words();
         self.change("freeze", words.freeze, words.frozen)

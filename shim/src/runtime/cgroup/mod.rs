@@ -12,6 +12,7 @@ mod device;
 mod folder;
 mod freeze;
 mod hierarchy;
+mod scope;
 mod setting;
 pub mod stats;
 mod transaction;
@@ -23,19 +24,24 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use crate::slice::ScopeName;
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::{Capability, LinuxResources, Spec};
 use rustix::io::Errno;
 
 use self::hierarchy::{Hierarchy, Version};
+use self::scope::Scope;
 use self::transaction::Write as Change;
 pub use self::watch::Watch;
-use super::namespace::unsupported;
+use super::report::Cloned;
 
 /// A container's cgroups, made by a builder.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Cgroup {
     members: Vec<Member>,
+    /// What holds the place of the first process until there is one.
+    scope: Option<Scope>,
+    unit: String,
     /// Where a process enters them.
     pub doors: Doors,
 }
@@ -98,16 +104,20 @@ impl Cgroup {
     pub fn create(spec: &Spec) -> Result<Self, Failure> {
         let linux = spec.linux().as_ref();
         let Some(path) = linux.and_then(|linux| linux.cgroups_path().as_deref()) else {
-            return Ok(Self { members: Vec::new(), doors: Doors::default() });
+            return Ok(Self::default());
         };
-        let relative = relative_path(path)?;
+        let place = Place::parse(path)?;
         let default = LinuxResources::default();
         let resources = linux.and_then(|linux| linux.resources().as_ref()).unwrap_or(&default);
         let hierarchies = Hierarchy::find()?;
         setting::check(resources, &hierarchies)?;
-        let mut cgroup = Self { members: Vec::new(), doors: Doors::default() };
+        let mut cgroup = Self::default();
+        if let Place::Scope(name) = &place {
+            cgroup.scope = Some(start_scope(name, resources, &hierarchies)?);
+            cgroup.unit.clone_from(&name.unit);
+        }
         let made = hierarchies.into_iter().try_for_each(|hierarchy| {
-            cgroup.members.push(Member::create(hierarchy, &relative, resources)?);
+            cgroup.members.push(Member::create(hierarchy, &place, resources)?);
             Ok(())
         });
         let made = made.and_then(|()| cgroup.fence(spec, resources));
@@ -115,7 +125,10 @@ impl Cgroup {
         let paths: Vec<_> = cgroup.members.iter().map(paths).collect();
         let doors = paths.iter().map(|(version, path)| (*version, path.as_path()));
         match made.and_then(|()| Doors::open(doors)) {
-            Ok(doors) => Ok(Self { doors, ..cgroup }),
+            Ok(doors) => {
+                cgroup.doors = doors;
+                Ok(cgroup)
+            }
             Err(failure) => {
                 cgroup.remove();
                 Err(failure)
@@ -152,7 +165,7 @@ impl Cgroup {
     }
 
     /// What the shim needs to know to look after the cgroups: the unified folder first.
-    pub fn describe(&self) -> (Vec<String>, bool, String) {
+    pub fn describe(&self) -> Cloned {
         let is_unified = |member: &&Member| member.hierarchy.version == Version::V2;
         let unified = self.members.iter().filter(is_unified);
         let others = self.members.iter().filter(|member| !is_unified(member));
@@ -165,27 +178,66 @@ impl Cgroup {
             };
             member.path.join(name).display().to_string()
         });
-        (paths.collect(), self.members.iter().any(|m| is_unified(&m)), oom_file)
+        Cloned {
+            cgroups: paths.collect(),
+            unified: self.members.iter().any(|member| is_unified(&member)),
+            oom_file,
+            unit: self.unit.clone(),
+            ..Cloned::default()
+        }
     }
 
     /// Removes the empty cgroups.
-    pub fn remove(&self) {
+    pub fn remove(mut self) {
+        if let Some(scope) = self.scope.take() {
+            scope.remove();
+        }
         for member in &self.members {
             drop(fs::remove_dir(&member.path));
         }
     }
 }
 
+fn start_scope(
+    name: &ScopeName,
+    resources: &LinuxResources,
+    hierarchies: &[Hierarchy],
+) -> Result<Scope, Failure> {
+    let rules = device::rules(resources.devices().as_deref().unwrap_or_default())?;
+    Scope::start(name, scope_properties(resources, Some(&rules), hierarchies)?)
+}
+
+/// What systemd has to know of limits.
+fn scope_properties(
+    resources: &LinuxResources,
+    rules: Option<&[device::Rule]>,
+    hierarchies: &[Hierarchy],
+) -> Result<Vec<(&'static str, serde_json::Value)>, Failure> {
+    let legacy = hierarchies.iter().any(|hierarchy| hierarchy.has("devices"));
+    let version = if legacy { Version::V1 } else { Version::V2 };
+    let mut settings = Vec::new();
+    for hierarchy in hierarchies {
+        settings.extend(setting::of(resources, hierarchy)?);
+    }
+    let mut all = scope::properties(&settings, rules, version);
+    all.extend(scope::bandwidth(resources));
+    Ok(all)
+}
+
 impl Member {
     fn create(
         hierarchy: Hierarchy,
-        relative: &Path,
+        place: &Place,
         resources: &LinuxResources,
     ) -> Result<Self, Failure> {
+        let relative = &place.relative();
         let path = hierarchy.mount_point.join(relative);
         let settings = setting::of(resources, &hierarchy)?;
         hierarchy.prepare_parents(relative, setting::needed(&settings, &hierarchy))?;
-        make_leaf(&path)?;
+        match place {
+            Place::Path(_) => make_leaf(&path)?,
+            Place::Scope(_) => adopt_leaf(&path)?,
+        }
         let writes = settings.iter().map(|setting| Change { folder: &path, setting }).collect();
         let filled = hierarchy.inherit_cpuset(&path).and_then(|()| transaction::fill(writes));
         match filled {
@@ -218,34 +270,88 @@ fn make_leaf(path: &Path) -> Result<(), Failure> {
     made.map_err(|e| Failure::os("create cgroup", path.display().to_string(), e))
 }
 
-/// The path below every hierarchy's mount point.
-fn relative_path(path: &Path) -> Result<PathBuf, Failure> {
-    let name = path.display().to_string();
-    if !path.is_absolute() && name.matches(':').count() == 2 {
-        return Err(unsupported("use cgroup", name, "systemd's form is not supported"));
+/// The folder that systemd made, or would have made if it used this hierarchy.
+fn adopt_leaf(path: &Path) -> Result<(), Failure> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(|e| Failure::os("create cgroup", path.display().to_string(), e)),
     }
-    let clean = path
-        .components()
-        .all(|c| matches!(c, std::path::Component::RootDir | std::path::Component::Normal(_)));
-    let relative = path.strip_prefix("/").unwrap_or(path);
-    if !clean || relative.as_os_str().is_empty() {
-        let kind = FailureKind::InvalidArgument;
-        return Err(Failure::new(kind, "use cgroup", name, "not a plain path"));
+}
+
+/// Where a spec wants its cgroups.
+enum Place {
+    /// Below every hierarchy's mount point.
+    Path(PathBuf),
+    /// Where systemd puts a scope.
+    Scope(ScopeName),
+}
+
+impl Place {
+    fn parse(path: &Path) -> Result<Self, Failure> {
+        let name = path.display().to_string();
+        let invalid = |cause: &'static str| {
+            Failure::new(FailureKind::InvalidArgument, "use cgroup", name.as_str(), cause)
+        };
+        if ScopeName::is_meant(&name) {
+            return ScopeName::parse(&name).map(Self::Scope).map_err(invalid);
+        }
+        let clean = path
+            .components()
+            .all(|c| matches!(c, std::path::Component::RootDir | std::path::Component::Normal(_)));
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        if !clean || relative.as_os_str().is_empty() {
+            return Err(invalid("not a plain path"));
+        }
+        Ok(Self::Path(relative.to_owned()))
     }
-    Ok(relative.to_owned())
+
+    fn relative(&self) -> PathBuf {
+        match self {
+            Self::Path(path) => path.clone(),
+            Self::Scope(name) => name.path(),
+        }
+    }
+
+    /// The scope that systemd knows it by; empty without one.
+    fn unit(&self) -> &str {
+        match self {
+            Self::Path(_) => "",
+            Self::Scope(name) => &name.unit,
+        }
+    }
 }
 
 /// What the fuzzers call: where a spec's cgroups would be and what would be written into them.
 #[cfg(feature = "fuzz")]
 pub fn fuzz(spec: &Spec) {
     let Some(linux) = spec.linux() else { return };
-    if let Some(Ok(path)) = linux.cgroups_path().as_deref().map(relative_path) {
+    let place = linux.cgroups_path().as_deref().map(Place::parse);
+    if let Some(Ok(path)) = place.map(|place| place.map(|place| place.relative())) {
         let plain = path.components().all(|c| matches!(c, std::path::Component::Normal(_)));
         assert!(plain && path.is_relative(), "{}", path.display());
     }
     if let Some(resources) = linux.resources() {
         setting::fuzz(resources);
     }
+}
+
+/// Puts a process into the cgroup of this path in every hierarchy; the cgroup is made where it is missing.
+///
+/// # Errors
+/// The path is not a plain one, or the kernel refuses.
+pub fn put(path: &str, pid: u32) -> io::Result<()> {
+    let failed = |failure: Failure| io::Error::other(failure.to_string());
+    let relative = Place::parse(Path::new(path)).map_err(failed)?.relative();
+    for hierarchy in Hierarchy::find().map_err(failed)? {
+        hierarchy.prepare_parents(&relative, Vec::new()).map_err(failed)?;
+        let folder = hierarchy.mount_point.join(&relative);
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => hierarchy.inherit_cpuset(&folder).map_err(failed)?,
+        }
+        write_file(&folder.join("cgroup.procs"), &pid.to_string())?;
+    }
+    Ok(())
 }
 
 /// Writes a control file with one write(2), as the kernel wants it.
@@ -264,13 +370,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_paths_name_a_cgroup() {
-        assert_eq!(relative_path(Path::new("/a/b")).unwrap(), Path::new("a/b"));
-        for path in ["/", "", "/a/../b", "../x"] {
-            let refused = relative_path(Path::new(path)).unwrap_err();
+    fn only_plain_paths_and_scopes_name_a_cgroup() {
+        let parse = |path: &str| Place::parse(Path::new(path));
+        assert_eq!(parse("/a/b").unwrap().relative(), Path::new("a/b"));
+        let scope = parse("kubepods.slice:cri:abc").unwrap().relative();
+        assert_eq!(scope, Path::new("kubepods.slice/cri-abc.scope"));
+        for path in ["/", "", "/a/../b", "../x", "a:b:c"] {
+            let refused = parse(path).map(drop).unwrap_err();
             assert_eq!(refused.kind, FailureKind::InvalidArgument, "{path}");
         }
-        let systemd = relative_path(Path::new("kubepods.slice:cri:abc")).unwrap_err();
-        assert_eq!(systemd.kind, FailureKind::Unsupported);
     }
 }

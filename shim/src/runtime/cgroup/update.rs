@@ -59,6 +59,13 @@ pub fn update(folders: &Folders, resources: &LinuxResources) -> Result<(), Failu
         change.undo();
         return Err(failure);
     }
+    if let Some(unit) = folders.unit() {
+        let properties = super::scope_properties(resources, None, &hierarchies)?;
+        if let Err(failure) = super::scope::set(unit, &properties) {
+            change.undo();
+            return Err(failure);
+        }
+    }
     if let Some(squeezed) = squeezed
         && resources.unified().as_ref().is_some_and(|files| files.contains_key("memory.high"))
     {

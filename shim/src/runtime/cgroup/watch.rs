@@ -17,7 +17,7 @@ use super::folder::Folders;
 use super::freeze::Freezer;
 use super::hierarchy::{Hierarchy, Version};
 use super::stats::Stats;
-use super::{Doors, update, write_file};
+use super::{Doors, Place, scope, update, write_file};
 
 /// How often and with which pause a cgroup that is still in use is tried to be removed. Its last processes are dead
 /// by then, but the kernel lets go of them only bit by bit.
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// ```text
 /// Watch::new(&Cloned)           what a builder made: the paths can be kept in a file and the Watch be made anew of them
 ///   doors()                     where an exec enters
-///   freeze() thaw() is_frozen() pause and resume; both wait, two seconds at most
+///   freeze() thaw() is_frozen() pause and resume; both wait, ten seconds at most: in a forked process
 ///   signal_all(signal)          everybody, also those in cgroups below; a frozen one is thawed to die
 ///   processes()                 everybody's pid
 ///   update(&LinuxResources)     other limits, all or none; allocates: to be called in a forked builder
@@ -42,6 +42,10 @@ pub struct Watch {
     folders: Folders,
     /// Held open, so that no other cgroup of the same name is asked.
     oom: Option<fs::File>,
+    /// The same of the slice that a scope is in, and what it said at the start.
+    slice_oom: Option<(fs::File, u64)>,
+    /// How many it was when it was asked last.
+    kills: u64,
 }
 
 impl Watch {
@@ -49,7 +53,14 @@ impl Watch {
     pub fn new(made: &Cloned) -> Self {
         let oom =
             (!made.oom_file.is_empty()).then(|| fs::File::open(&made.oom_file).ok()).flatten();
-        Self { folders: Folders::new(made.cgroups.clone(), made.unified), oom }
+        let folders = Folders::new(made.cgroups.clone(), made.unified, &made.unit);
+        let slice = folders.unit().and(folders.unified()).and_then(Path::parent);
+        let slice_oom = slice.and_then(|slice| {
+            let mut file = fs::File::open(slice.join("memory.events")).ok()?;
+            let before = count_kills(&mut file)?;
+            Some((file, before))
+        });
+        Self { folders, oom, slice_oom, kills: 0 }
     }
 
     /// What there is of the cgroups that a spec names, for when nobody could report them.
@@ -57,13 +68,14 @@ impl Watch {
     /// # Errors
     /// There are no cgroups on this host, or the path is none.
     pub fn find(path: &Path) -> Result<Self, Failure> {
-        let relative = super::relative_path(path)?;
+        let place = Place::parse(path)?;
+        let relative = place.relative();
         let mut hierarchies = Hierarchy::find()?;
         hierarchies.sort_by_key(|hierarchy| hierarchy.version == Version::V1);
         let unified = hierarchies.first().is_some_and(|first| first.version == Version::V2);
         let dirs = hierarchies.into_iter().map(|hierarchy| hierarchy.mount_point.join(&relative));
         let dirs = dirs.map(|dir| dir.display().to_string()).collect();
-        Ok(Self { folders: Folders::new(dirs, unified), oom: None })
+        Ok(Self { folders: Folders::new(dirs, unified, place.unit()), ..Self::default() })
     }
 
     /// The cgroups that the container itself has made below its own, by their path there.
@@ -72,9 +84,10 @@ impl Watch {
     /// `InvalidArgument`: the path is none, or leads elsewhere.
     pub fn below(&self, path: &str) -> Result<Self, Failure> {
         if path.trim_matches('/').is_empty() {
-            return Ok(Self { folders: self.folders.below(Path::new("")), oom: None });
+            return Ok(Self { folders: self.folders.below(Path::new("")), ..Self::default() });
         }
-        Ok(Self { folders: self.folders.below(&super::relative_path(Path::new(path))?), oom: None })
+        let relative = Place::parse(Path::new(path))?.relative();
+        Ok(Self { folders: self.folders.below(&relative), ..Self::default() })
     }
 
     /// Where another process enters the cgroups.
@@ -96,20 +109,29 @@ impl Watch {
     }
 
     /// How many processes the kernel has killed because the memory limit was reached.
+    ///
+    /// systemd removes a scope when its last process has ended, and may be faster than whoever asks. What the slice above
+    /// has counted since the start is the answer then: in a pod it may be another container's.
     pub fn oom_kills(&mut self) -> u64 {
-        let mut text = [0; 512];
-        let Some(file) = &mut self.oom else { return 0 };
-        let read = file.rewind().and_then(|()| file.read(&mut text)).unwrap_or(0);
-        let text = String::from_utf8_lossy(&text[..read]);
-        // Both versions have a line of this name (memory.events, memory.oom_control).
-        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
-        count.unwrap_or(0)
+        if let Some(count) = self.oom.as_mut().and_then(count_kills) {
+            self.kills = count;
+        } else if let Some((slice, before)) = &mut self.slice_oom
+            && let Some(count) = count_kills(slice)
+        {
+            self.kills = self.kills.max(count.saturating_sub(*before));
+        }
+        self.kills
+    }
+
+    /// The file that [`Self::oom_kills`] reads; of version 2, it can be polled (`POLLPRI`) for a change.
+    pub fn oom_file(&self) -> Option<&fs::File> {
+        self.oom.as_ref()
     }
 
     /// Stops everybody where they stand, and returns when all do.
     ///
     /// # Errors
-    /// Somebody does not within two seconds: everybody goes on then.
+    /// Somebody does not within ten seconds: everybody goes on then.
     pub fn freeze(&self) -> Result<(), Failure> {
         self.freezer("freeze")?.freeze()
     }
@@ -196,6 +218,7 @@ impl Watch {
     /// A cgroup is still in use then.
     pub fn remove(&mut self) -> io::Result<()> {
         self.oom = None;
+        self.leave_to_systemd()?;
         let mut attempt = 0;
         while let Some(busy) = self.folders.all().find_map(|(_, dir)| remove_tree(dir).err()) {
             attempt += 1;
@@ -208,6 +231,36 @@ impl Watch {
         self.folders.clear();
         Ok(())
     }
+
+    /// A scope's folder is systemd's to remove, which it does with the scope as soon as nobody is in it; it would not
+    /// notice if somebody else were faster. Only when it does not is it told to.
+    fn leave_to_systemd(&self) -> io::Result<()> {
+        let Some(unit) = self.folders.unit() else { return Ok(()) };
+        let Some(dir) = self.folders.unified() else {
+            scope::stop(unit);
+            return Ok(());
+        };
+        if members(dir).is_ok_and(|members| !members.is_empty()) {
+            self.signal_all(Signal::KILL).or_else(ignore_missing)?;
+        }
+        for _ in 0..ATTEMPTS {
+            if !dir.exists() {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        scope::stop(unit);
+        Ok(())
+    }
+}
+
+/// Both versions have a line of this name (memory.events, memory.oom_control).
+fn count_kills(file: &mut fs::File) -> Option<u64> {
+    let mut text = [0; 512];
+    file.rewind().ok()?;
+    let read = file.read(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text[..read]);
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
 }
 
 fn send(dir: &Path, signal: Signal) -> io::Result<()> {

@@ -14,8 +14,8 @@ use super::launch::Launch;
 use super::plan::{Plan, read_spec};
 use super::{CreateRequest, pair};
 use crate::runtime::cgroup::Watch;
-use crate::runtime::process::Stdio;
 use crate::runtime::report::{Cloned, Event, Received, receive};
+use crate::runtime::stdio::Stdio;
 
 /// A container whose process stands at the start barrier.
 #[derive(Debug)]
@@ -58,14 +58,11 @@ pub fn create_here(
         (Ok((user, terminal)), Some(cloned)) => match start_time(cloned.pid) {
             Ok(start_time) => Ok(Created { cloned, start_time, user, terminal }),
             Err(error) => {
-                abandon(&cloned);
-                Err(Failure::os("identify", "process", error))
+                let failure = Failure::os("identify", "process", error);
+                Err(abandon(&cloned).unwrap_or(failure))
             }
         },
-        (Err(failure), Some(cloned)) => {
-            abandon(&cloned);
-            Err(failure)
-        }
+        (Err(failure), Some(cloned)) => Err(abandon(&cloned).unwrap_or(failure)),
         (Err(failure), None) => Err(failure),
         (Ok(_), None) => Err(ended()),
     }
@@ -94,10 +91,17 @@ fn ended() -> Failure {
 }
 
 /// Takes down what there is of a container that could not be made. The process is our child: its number is its own.
-fn abandon(cloned: &Cloned) {
+/// When the kernel has killed it for want of memory, that is the reason.
+fn abandon(cloned: &Cloned) -> Option<Failure> {
     if let Some(pid) = i32::try_from(cloned.pid).ok().and_then(Pid::from_raw) {
         let _gone = kill_process(pid, Signal::KILL);
         let _ended = wait(Some(pid), Wait::Block);
     }
-    drop(Watch::new(cloned).remove());
+    let mut cgroups = Watch::new(cloned);
+    let starved = cgroups.oom_kills() > 0;
+    drop(cgroups.remove());
+    starved.then(|| {
+        let cause = "the memory limit is too low to prepare it";
+        Failure::new(FailureKind::InvalidArgument, "create", "container", cause)
+    })
 }

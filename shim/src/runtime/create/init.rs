@@ -18,9 +18,10 @@ use super::{Barrier, CreateRequest, barrier};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::hook::HookKind;
 use crate::runtime::mount::{Mapper, Prepared as PreparedMount};
-use crate::runtime::process::{Prepared as PreparedProcess, Stdio};
+use crate::runtime::process::Prepared as PreparedProcess;
 use crate::runtime::procfs::Procfs;
 use crate::runtime::report::{self, Event};
+use crate::runtime::stdio::Stdio;
 use crate::runtime::terminal::Terminal;
 use crate::runtime::{device, limit, mask, rootfs};
 
@@ -228,7 +229,10 @@ fn furnish(
 }
 
 /// Becomes the root of the user namespace that this process is in: what it makes has to have an owner there.
-fn become_root() -> Result<(), Failure> {
+///
+/// # Errors
+/// `InvalidArgument`: the namespace has no user or group 0.
+pub fn become_root() -> Result<(), Failure> {
     let fail = |error: Errno| {
         let kind = FailureKind::InvalidArgument;
         Failure::os_kind(kind, "become root of", "the user namespace", error)

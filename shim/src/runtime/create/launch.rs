@@ -10,8 +10,8 @@ use super::plan::Plan;
 use super::{CreateRequest, Parent, barrier, pair, stage};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::hook::{HookKind, Hooks};
-use crate::runtime::process::Stdio;
 use crate::runtime::report::Cloned;
+use crate::runtime::stdio::Stdio;
 
 /// Everything that a container is made of.
 pub struct Launch<'a> {
@@ -30,16 +30,17 @@ impl Launch<'_> {
     /// What the spec asks for cannot be made, or a hook failed.
     pub fn run(self, tell: impl FnOnce(Cloned) -> Result<(), Failure>) -> Result<(), Failure> {
         let thread = self.thread;
+        let later_hooks = self.plan.hooks.as_ref().is_some_and(|hooks| hooks.has_later());
         let hooks = self.plan.hooks.clone().filter(|hooks| hooks.has_runtime());
         let (mut ours, theirs) = match hooks.as_ref().map(|_| pair()).transpose()? {
             Some((ours, theirs)) => (Some(ours), Some(theirs)),
             None => (None, None),
         };
         let cgroup = Cgroup::create(&self.plan.spec)?;
-        let (cgroups, unified, oom_file) = cgroup.describe();
+        let described = cgroup.describe();
         let own_pids = self.plan.namespaces.new & NEW_PIDS != 0;
         match self.clone(&cgroup, &mut ours, theirs) {
-            Ok(pid) => tell(Cloned { pid, cgroups, unified, oom_file, own_pids })
+            Ok(pid) => tell(Cloned { pid, own_pids, later_hooks, ..described })
                 .and_then(|()| run_hooks(thread, hooks.as_deref(), ours.as_ref(), pid)),
             Err(failure) => {
                 cgroup.remove();

@@ -29,7 +29,7 @@ use super::{BuilderFiles, conclude, report};
 
 pub(super) use self::barrier::passed;
 pub use self::here::{Created, create_here};
-pub(super) use self::init::separate;
+pub(super) use self::init::{become_root, separate};
 use self::launch::Launch;
 use self::plan::Plan;
 pub(super) use self::plan::read_spec;

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 
 use crate::Failure;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{AtFlags, FileType, Gid, Uid, chownat};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use sys::attribute::unshare;
@@ -28,9 +27,9 @@ use crate::runtime::cgroup::Cgroup;
 use crate::runtime::device;
 use crate::runtime::idmap::Users;
 use crate::runtime::mount::{Mapper, Prepared as PreparedMount};
-use crate::runtime::process::Stdio;
 use crate::runtime::procfs::Procfs;
 use crate::runtime::report::{self, Cloned, Event, Received, receive};
+use crate::runtime::stdio::Stdio;
 use crate::runtime::{limit, rootfs};
 
 /// What the container's process finds prepared.
@@ -113,7 +112,7 @@ impl Stage<'_> {
         if let Some(users) = &users {
             // Only here they can be raised.
             limit::raise(plan.process.limits())?;
-            give_pipes(&stdio, users)?;
+            stdio.give(users.maps())?;
         }
         let staged = self.prepare(&procfs, users.as_ref())?;
         plan.namespaces.join()?;
@@ -171,19 +170,4 @@ impl Stage<'_> {
         let place = if layers.is_empty() { plan.root.clone() } else { PathBuf::from(ROOTFS) };
         Ok(Staged { root, place, mounts, devices, in_users: users.is_some() })
     }
-}
-
-/// Gives pipes to the user namespace's root: nobody in it could open `/dev/stdout` otherwise, nor pass it on.
-fn give_pipes(stdio: &Stdio, users: &Users) -> Result<(), Failure> {
-    let (uid, gid) = users.root()?;
-    let fail = |error: Errno| Failure::os("give to the container", "standard files", error);
-    for file in [&stdio.input, &stdio.output, &stdio.error].into_iter().flatten() {
-        let found = rustix::fs::fstat(file).map_err(fail)?;
-        if FileType::from_raw_mode(found.st_mode) == FileType::Fifo && !users.has_user(found.st_uid)
-        {
-            let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            chownat(file, c"", owner.0, owner.1, AtFlags::EMPTY_PATH).map_err(fail)?;
-        }
-    }
-    Ok(())
 }

@@ -101,6 +101,9 @@ struct Step {
     operator: Operator,
 }
 
+/// A rule and its way through the tree.
+type Keyed = (Vec<Step>, Rule);
+
 /// The way of a rule through the tree.
 fn keys(rule: &Rule, narrow: bool) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -129,9 +132,9 @@ fn keys(rule: &Rule, narrow: bool) -> Vec<Step> {
 }
 
 /// The order in which a walk through the tree, each level sorted, comes by the rules.
-fn order(rules: Vec<(Vec<Step>, Rule)>, depth: usize) -> Vec<Rule> {
+fn order(rules: Vec<Keyed>, depth: usize) -> Vec<Rule> {
     // The rules that go through the same node, in the order of their first; what ends here is a node of its own.
-    let mut nodes: Vec<(Option<Step>, Vec<(Vec<Step>, Rule)>)> = Vec::new();
+    let mut nodes: Vec<(Option<Step>, Vec<Keyed>)> = Vec::new();
     for rule in rules {
         let step = rule.0.get(depth).copied();
         let same = |other: &Option<Step>| match (other, &step) {

@@ -5,6 +5,8 @@
 //! there at all is one that no architecture here has. The numbers are the kernel's (`arch/*/entry/syscalls`,
 //! `include/uapi/asm-generic/unistd.h`, Linux 7.1); the differential test holds them against libseccomp's.
 
+use std::sync::OnceLock;
+
 use super::arch::{Arch, X32_BIT};
 
 /// `name`, and a number for each of [`Arch::ALL`].
@@ -92,22 +94,15 @@ impl Syscall {
     }
 }
 
-/// Searches the sorted lines without an index of them.
+/// Finds a line by its name. Where the lines begin is found out by who needs it first: a builder, which lives shortly.
 fn line_of(name: &str) -> Option<&'static str> {
-    let (mut from, mut to) = (0, TABLE.len());
-    while from < to {
-        let middle = usize::midpoint(from, to);
-        let start = TABLE[..middle].rfind('\n').map_or(0, |at| at + 1);
-        let end = TABLE[middle..].find('\n').map_or(TABLE.len(), |at| middle + at);
-        let line = &TABLE[start..end];
-        let found = line.split('\t').next().unwrap_or_default();
-        match name.cmp(found) {
-            std::cmp::Ordering::Equal => return Some(line),
-            std::cmp::Ordering::Less => to = start,
-            std::cmp::Ordering::Greater => from = end + 1,
-        }
-    }
-    None
+    static LINES: OnceLock<Vec<(&str, &str)>> = OnceLock::new();
+    let lines = LINES.get_or_init(|| {
+        let lines = TABLE.lines();
+        lines.map(|line| (line.split_once('\t').map_or(line, |(name, _)| name), line)).collect()
+    });
+    let at = lines.binary_search_by_key(&name, |(name, _)| name).ok()?;
+    Some(lines[at].1)
 }
 
 #[cfg(test)]

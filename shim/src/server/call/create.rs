@@ -19,7 +19,7 @@ use crate::runtime::{
 use crate::server::container::Container;
 use crate::server::poll::Token;
 use crate::server::process::{INIT, Making, Phase, Process};
-use crate::server::stdio::{OurEnds, Paths, TheirEnds};
+use crate::server::stdio::{Opening, OurEnds, Paths, TheirEnds};
 use crate::server::ttrpc::Caller;
 
 impl Server {
@@ -38,6 +38,7 @@ impl Server {
         init.has_terminal = request.terminal;
         let (files, stdio, log) = options.open_files(&init)?;
         init.files = files;
+        let told = if self.is_foreign() { request.rootfs.clone() } else { Vec::new() };
         let request = CreateRequest {
             layers: request.rootfs.into_iter().map(layer).collect(),
             terminal: request.terminal,
@@ -45,7 +46,9 @@ impl Server {
             state: HookState::here(&request.id),
             ..options.into_request()
         };
-        self.container = Some(Container::new(request.state.id.clone(), init));
+        let mut container = Container::new(request.state.id.clone(), init);
+        container.rootfs = told;
+        self.container = Some(container);
         let begun = self.begin(request, log, theirs.as_fd(), &stdio);
         match begun {
             Ok(builder) => {
@@ -130,7 +133,7 @@ impl Options {
 
     fn open_files(&self, init: &Process) -> Result<(OurEnds, TheirEnds, Option<Log>), Failure> {
         let Self::Own(options) = self else {
-            let (ours, theirs) = OurEnds::open(&init.paths, init.has_terminal)?;
+            let (ours, theirs) = OurEnds::open(&init.paths, init.has_terminal, Opening::Later)?;
             return Ok((ours, theirs, None));
         };
         let (mut ours, mut theirs) = (OurEnds::default(), TheirEnds::default());

@@ -45,8 +45,11 @@ impl Server {
             exited_at: Some(timestamp(exit.at)),
         };
         if key == INIT {
+            self.tell_deleted(exit);
+            let Some(container) = &mut self.container else { return Err(gone()) };
             let id = container.id.clone();
             container.cgroups.remove().map_err(|e| Failure::os("remove cgroups of", id, e))?;
+            self.run_hooks_after_end();
             self.container = None;
         } else {
             container.remove(key);

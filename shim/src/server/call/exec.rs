@@ -1,9 +1,11 @@
 //! `Exec`: registers a process; `Start` makes it.
 
 use crate::{Failure, FailureKind};
+use proto::shim::events as wire;
 use proto::shim::task::v2::ExecProcessRequest;
 
 use super::{Outcome, Server, done};
+use crate::server::event::Event;
 use crate::server::process::{MAX_EXECS, Phase, Process};
 use crate::server::stdio::Paths;
 
@@ -34,6 +36,11 @@ impl Server {
         *process.paths = Paths { input, output, error };
         process.has_terminal = request.terminal;
         container.processes.push(process);
+        let told = |id: &str, process: &mut Process| {
+            let (container_id, exec_id) = (id.to_owned(), process.id.clone());
+            Event::ExecAdded(wire::TaskExecAdded { container_id, exec_id })
+        };
+        self.tell(told, key);
         done()
     }
 }

@@ -1,17 +1,22 @@
 //! The calls, as a table: one verb per file.
 
+mod checkpoint;
 mod connect;
 mod create;
 mod delete;
 mod describe;
 mod exec;
 mod kill;
+mod pause;
 mod pids;
 mod reopen_log;
+mod resume;
 mod shutdown;
 mod start;
 mod state;
+mod stats;
 mod terminal;
+pub mod update;
 mod wait;
 
 use crate::{Failure, FailureKind};
@@ -21,7 +26,8 @@ use super::Server;
 use super::container::Container;
 use super::ttrpc::{Caller, Request};
 
-const TASK: &str = "containerd.task.v2.Task";
+/// The messages are the same in both versions.
+const TASK: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 const CONTAINER: &str = "wherry.shim.v1.Container";
 
 /// What a call comes to.
@@ -30,6 +36,15 @@ enum Answer {
     Now(Vec<u8>),
     /// The caller was left where the answer will come from.
     Later,
+}
+
+/// A service of this socket.
+enum Service {
+    /// containerd's.
+    Task,
+    /// What CRI needs beyond it.
+    Container,
+    Unknown,
 }
 
 type Outcome = Result<Answer, Failure>;
@@ -46,23 +61,33 @@ impl Server {
 
     fn call(&mut self, caller: Caller, request: &Request) -> Outcome {
         let payload = request.payload.as_slice();
-        match (request.service.as_str(), request.method.as_str()) {
-            (TASK, "Create") => self.create(decode(payload)?, caller),
-            (TASK, "Start") => self.start(&decode(payload)?, caller),
-            (TASK, "Exec") => self.exec(decode(payload)?),
-            (TASK, "Kill") => self.kill(&decode(payload)?),
-            (TASK, "Wait") => self.wait(&decode(payload)?, caller),
-            (TASK, "Delete") => self.delete(&decode(payload)?, caller),
-            (TASK, "State") => self.state(&decode(payload)?),
-            (TASK, "Pids") => self.pids(&decode(payload)?),
-            (TASK, "Connect") => self.connect(),
-            (TASK, "CloseIO") => self.close_io(&decode(payload)?),
-            (TASK, "ResizePty") => self.resize_pty(&decode(payload)?),
-            (TASK, "Shutdown") => self.shutdown(),
-            (CONTAINER, "Describe") => self.describe(caller),
-            (CONTAINER, "ReopenLog") => self.reopen_log(),
-            (service, method) => {
-                let name = format!("{service}/{method}");
+        let service = match request.service.as_str() {
+            service if TASK.contains(&service) => Service::Task,
+            CONTAINER => Service::Container,
+            _ => Service::Unknown,
+        };
+        match (service, request.method.as_str()) {
+            (Service::Task, "Create") => self.create(decode(payload)?, caller),
+            (Service::Task, "Start") => self.start(&decode(payload)?, caller),
+            (Service::Task, "Exec") => self.exec(decode(payload)?),
+            (Service::Task, "Kill") => self.kill(&decode(payload)?),
+            (Service::Task, "Wait") => self.wait(&decode(payload)?, caller),
+            (Service::Task, "Delete") => self.delete(&decode(payload)?, caller),
+            (Service::Task, "State") => self.state(&decode(payload)?),
+            (Service::Task, "Pids") => self.pids(&decode(payload)?),
+            (Service::Task, "Connect") => self.connect(),
+            (Service::Task, "CloseIO") => self.close_io(&decode(payload)?),
+            (Service::Task, "ResizePty") => self.resize_pty(&decode(payload)?),
+            (Service::Task, "Pause") => self.pause(&decode(payload)?),
+            (Service::Task, "Resume") => self.resume(&decode(payload)?),
+            (Service::Task, "Update") => self.update(&decode(payload)?, caller),
+            (Service::Task, "Stats") => self.stats(&decode(payload)?),
+            (Service::Task, "Checkpoint") => self.checkpoint(&decode(payload)?),
+            (Service::Task, "Shutdown") => self.shutdown(),
+            (Service::Container, "Describe") => self.describe(caller),
+            (Service::Container, "ReopenLog") => self.reopen_log(),
+            (_, method) => {
+                let name = format!("{}/{method}", request.service);
                 Err(Failure::new(FailureKind::Unsupported, "call", name, "not supported"))
             }
         }

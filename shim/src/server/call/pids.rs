@@ -4,6 +4,8 @@ use crate::Failure;
 use proto::shim::task::v2::{PidsRequest, PidsResponse};
 use proto::shim::v1::types::ProcessInfo;
 
+use crate::server::tell::details;
+
 use super::{Outcome, Server, reply};
 
 impl Server {
@@ -13,7 +15,12 @@ impl Server {
             .cgroups
             .processes()
             .map_err(|e| Failure::os("list processes of", request.id.as_str(), e))?;
-        let processes = pids.into_iter().map(|pid| ProcessInfo { pid, info: None }).collect();
+        let which = |pid: &u32| {
+            let process = container.processes.iter().find(|process| process.pid() == *pid);
+            process.and_then(details)
+        };
+        let info = pids.iter().map(|pid| ProcessInfo { pid: *pid, info: which(pid) });
+        let processes = info.collect();
         reply(&PidsResponse { processes })
     }
 }

@@ -10,7 +10,7 @@ use super::create::report_pair;
 use super::{Answer, Outcome, Server};
 use crate::runtime::{BuilderFiles, ExecRequest, Inherit};
 use crate::server::process::{INIT, Identity, Making, Phase};
-use crate::server::stdio::OurEnds;
+use crate::server::stdio::{Opening, OurEnds};
 use crate::server::ttrpc::Caller;
 
 impl Server {
@@ -32,6 +32,7 @@ impl Server {
         let Some(process) = self.container.as_mut().and_then(|all| all.by_key(INIT)) else {
             return Err(Failure::new(FailureKind::NotFound, "start", "container", "there is none"));
         };
+        process.files.open_input()?;
         let pid = process.pid();
         if let Phase::Created(report) = &process.phase
             && let Err(error) = rustix::net::send(report, &[1], SendFlags::NOSIGNAL)
@@ -42,6 +43,9 @@ impl Server {
             Phase::Created(report) => Phase::Starting(Making::new(report, caller)),
             other => other,
         };
+        if let Err(failure) = self.start_pumps(INIT) {
+            crate::runtime::warn(format_args!("{failure}"));
+        }
         // While the process is on its way: before the answer, which is what counts.
         if let Err(failure) = self.record_start(pid) {
             crate::runtime::warn(format_args!("{failure}"));
@@ -56,14 +60,13 @@ impl Server {
         let oom_score_adj = self.oom_score_adj;
         let Some(container) = &mut self.container else { return Ok(Answer::Later) };
         let mut processes = container.processes.iter_mut();
-        let (init, process) = match (processes.next(), processes.find(|all| all.key == key)) {
-            (Some(init), Some(process)) => (init, process),
-            _ => return Ok(Answer::Later),
-        };
+        let found = (processes.next(), processes.find(|all| all.key == key));
+        let (Some(init), Some(process)) = found else { return Ok(Answer::Later) };
         let Some(init) = init.running() else {
             return Err(process.refuse("start", "the container does not run"));
         };
-        let (mut files, their_files) = OurEnds::open(&process.paths, process.has_terminal)?;
+        let (mut files, their_files) =
+            OurEnds::open(&process.paths, process.has_terminal, Opening::Now)?;
         if !foreign {
             // Wherry's daemon does not come again for an exec: without it a writer shall not wait for ever.
             files.forget_readers();

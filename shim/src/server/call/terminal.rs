@@ -26,7 +26,7 @@ impl Server {
     pub(super) fn close_io(&mut self, request: &CloseIoRequest) -> Outcome {
         let process = self.container(&request.id)?.by_id(&request.exec_id)?;
         if request.stdin {
-            process.files.input = None;
+            process.files.close_input();
         }
         done()
     }

@@ -72,14 +72,16 @@ fn users() {
 
 /// CVE-2026-46680.
 fn numeric_names() {
-    for text in ["4294967296", "1001", "0777"] {
+    for text in ["4294967296", "-1", "+1", "1001", "0777"] {
         let mut case = Case::new("id -u");
         let lines = format!("{text}:x:0:0::/:/bin/sh\nroot:x:0:0::/:/bin/sh\n");
         fs::write(case.image.join("etc/passwd"), lines).unwrap();
         case.options.user = user(text);
         match text.parse::<u32>() {
-            Ok(uid) => assert_eq!(case.run_for_output(), uid.to_string()),
-            Err(_) => assert_eq!(case.create().unwrap_err().kind(), ErrorKind::InvalidArgument),
+            Ok(uid) if !text.starts_with('+') => {
+                assert_eq!(case.run_for_output(), uid.to_string());
+            }
+            _ => assert_eq!(case.create().unwrap_err().kind(), ErrorKind::InvalidArgument),
         }
     }
 }

@@ -48,7 +48,7 @@ const fn of_execs(path: &'static str, natural: Natural, arrange: fn(&mut Case)) 
 
 const LINK: Natural = Natural::Link("/proc/self/fd/1");
 
-static SPECIALS: [Special; 39] = [
+static SPECIALS: [Special; 40] = [
     special("/proc", Natural::Folder, |_| {}),
     special("/sys", Natural::Folder, |_| {}),
     special("/dev", Natural::Folder, |_| {}),
@@ -103,6 +103,17 @@ static SPECIALS: [Special; 39] = [
         let own =
             json!({"path": "/shared/node/null", "type": "c", "major": 1, "minor": 3, "gid": 5});
         case.spec["linux"]["devices"] = json!([own]);
+    }),
+    // A /dev that is such a folder: nothing is made in it, and its null device is what masks are made of.
+    of_execs("/dev/null", Natural::Device(1, 3), |case| {
+        without_mount(case, &["/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"]);
+        let source = case.dir.join("shared-dev");
+        fs::create_dir_all(source.join("pts")).unwrap();
+        mounts(case).push(
+            json!({"destination": "/dev", "type": "bind", "source": source, "options": ["rbind"]}),
+        );
+        let options = ["newinstance", "ptmxmode=0666"];
+        mounts(case).push(json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": options}));
     }),
     of_execs("/shared/work", Natural::Folder, |case| {
         share(case);
@@ -212,6 +223,10 @@ impl Special {
     }
 
     fn place(&self, case: &Case) -> PathBuf {
+        let dev = case.dir.join("shared-dev");
+        if dev.exists() {
+            return dev.join("null");
+        }
         if self.path.starts_with("/shared/") {
             return case.dir.join(&self.path[1..]);
         }
@@ -259,6 +274,8 @@ impl Rows {
         let said = error.to_string();
         let names = [special.path, special.otherwise, "/dev/pts"];
         let names = names.iter().any(|name| said.contains(name));
+        // The folder that the user's files were in a moment ago: no error of a path, but of what is not found there.
+        let names = names || (matches!(kind, Kind::Raced(_)) && said.contains("in the image"));
         let known = matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::StartFailed);
         if !(names && (known || matches!(kind, Kind::Raced(_)))) {
             let what = format!("{} as {kind:?}", special.path);
