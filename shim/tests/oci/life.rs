@@ -189,15 +189,19 @@ fn reused_pid() {
     let case = Case::new("true");
     case.start();
     case.wait_for("stopped");
-    // As if our own number had been the container's.
+    // As if another process had got the container's number.
+    let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     let path = case.state_dir().join("state.json");
     let mut record: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    record["init"]["pid"] = json!(std::process::id());
+    record["init"]["pid"] = json!(other.id());
     fs::write(&path, record.to_string()).unwrap();
     assert_eq!(case.status(), "stopped");
     assert_eq!(case.plain(&["kill", &case.id, "KILL"]).code, 1);
     case.ok(&["delete"]);
+    assert!(other.try_wait().unwrap().is_none(), "it is nobody's business");
+    other.kill().unwrap();
+    other.wait().unwrap();
 }
 
 fn sealed() {
