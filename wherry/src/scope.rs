@@ -64,7 +64,7 @@ pub fn run(verb: Verb, unit: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// systemd over the system bus; where there is none, over its own socket.
+/// systemd, over the system bus.
 async fn manager() -> zbus::Result<Proxy<'static>> {
     let connection = Connection::system().await?;
     Proxy::new(
