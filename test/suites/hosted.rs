@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::crictl::Crictl;
 use e2e::image::catalog::BUSYBOX;
@@ -46,6 +46,15 @@ fn shims(ids: &[&str]) -> Vec<String> {
     ours.filter(|line| ids.iter().any(|id| line.contains(id))).collect()
 }
 
+/// A shim that was told to shut down first passes its last events on.
+async fn all_end(ids: &[&str]) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !shims(ids).is_empty() && Instant::now() < end {
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(shims(ids), Vec::<String>::new());
+}
+
 async fn a_pod_of_containerds_runs_in_our_shims(world: &mut World) {
     let folder = world.new_folder();
     let node = node(world).await;
@@ -85,7 +94,7 @@ async fn a_pod_of_containerds_runs_in_our_shims(world: &mut World) {
     crictl.run(&format!("rm {container}")).await;
     crictl.run(&format!("stopp {pod}")).await;
     crictl.run(&format!("rmp {pod}")).await;
-    assert_eq!(shims(&[&pod, &container]), Vec::<String>::new());
+    all_end(&[&pod, &container]).await;
 }
 
 /// containerd's own client.
@@ -188,5 +197,5 @@ async fn ctr_drives_a_container_through_our_shim(world: &mut World) {
         "/tasks/delete",
     ];
     events(&mut listener, &told, &wanted).await;
-    assert_eq!(shims(&["-id long ", "-id short "]), Vec::<String>::new());
+    all_end(&["-id long ", "-id short "]).await;
 }
