@@ -52,8 +52,8 @@ impl Podman {
     fn command(&self, args: &[&str]) -> Command {
         let dir = &self.case.dir;
         let mut command = Command::new("podman");
-        for (flag, folder) in [("--root", "p/root"), ("--runroot", "p/run"), ("--tmpdir", "p/tmp")]
-        {
+        // Short names: podman takes no runroot of more than 50 characters.
+        for (flag, folder) in [("--root", "p"), ("--runroot", "r"), ("--tmpdir", "t")] {
             command.arg(flag).arg(dir.join(folder));
         }
         command.args([
