@@ -233,5 +233,7 @@ async fn a_process_inherits_no_file_but_its_three(world: &mut World) {
 }
 
 async fn the_first_process_is_number_one_of_its_own_namespace(world: &mut World) {
-    assert_eq!(printed(world, "echo $$; ls -d /proc/[0-9]* | wc -l", |_| {}).await, "1\n3");
+    // The shell, and as much of the pipe as there is by the time that the shell looks.
+    let printed = printed(world, "echo $$; ls -d /proc/[0-9]* | wc -l", |_| {}).await;
+    assert!(["1\n2", "1\n3"].contains(&printed.as_str()), "{printed}");
 }

@@ -25,9 +25,11 @@ const INSIDE: &str = "WHERRY_SHIM_TEST_INSIDE";
 /// No step of a test may take longer.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs all tests, or those whose name contains an argument, one after the other.
+/// Runs all tests, or those whose name contains an argument, one after the other; `--skip=WORD` leaves some out.
 pub fn run(groups: &[&[Test]]) -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let left_out: Vec<String> =
+        env::args().filter_map(|a| a.strip_prefix("--skip=").map(str::to_owned)).collect();
     if env::args().any(|argument| argument == "--list") {
         for (name, _) in groups.iter().flat_map(|group| group.iter()) {
             println!("{name}: test");
@@ -56,6 +58,7 @@ pub fn run(groups: &[&[Test]]) -> ExitCode {
         .filter(|(name, _)| {
             arguments.is_empty() || arguments.iter().any(|part| name.contains(part.as_str()))
         })
+        .filter(|(name, _)| !left_out.iter().any(|part| name.contains(part.as_str())))
         .collect();
     if env::args().any(|argument| argument == "--measure") {
         crate::measure::run();
