@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use nix::mount::{MntFlags, umount2};
 use prost::Message;
-use prost_types::Timestamp;
 use proto::shim::task::v2::DeleteResponse;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -14,8 +13,9 @@ use super::flags::Flags;
 use super::{ADDRESS_FILE, CGROUPS_FILE};
 use crate::runtime::cgroup::Watch;
 use crate::runtime::report::Cloned;
-use crate::server::socket_path;
+use crate::server::{socket_path, timestamp};
 use crate::{Bundle, Failure, Started, start_time};
+use sys::durable;
 
 /// What a container that nobody saw end is said to have ended with: killed.
 const KILLED: u32 = 137;
@@ -39,14 +39,10 @@ pub fn delete(flags: &Flags) -> Result<Vec<u8>, Failure> {
     let _nothing = umount2(&dir.join("rootfs"), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
     remove_socket(&dir);
     let at = exit.map_or_else(SystemTime::now, |exit| exit.at);
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let response = DeleteResponse {
         pid: started.map_or(0, |started| started.pid),
         exit_status: exit.map_or(KILLED, |exit| exit.code.unsigned_abs()),
-        exited_at: Some(Timestamp {
-            seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
-        }),
+        exited_at: Some(timestamp(at)),
     };
     Ok(response.encode_to_vec())
 }
@@ -73,7 +69,8 @@ fn cgroups_of(lines: &str) -> Cloned {
 /// What the shim writes for [`delete`].
 pub fn write_cgroups(cloned: &Cloned) -> std::io::Result<()> {
     let first = if cloned.unified { "unified" } else { "legacy" };
-    fs::write(CGROUPS_FILE, format!("{first}\n{}\n{}\n", cloned.unit, cloned.cgroups.join("\n")))
+    let text = format!("{first}\n{}\n{}\n", cloned.unit, cloned.cgroups.join("\n"));
+    durable::write_volatile(Path::new(CGROUPS_FILE), text.as_bytes())
 }
 
 fn remove_socket(dir: &Path) {

@@ -18,7 +18,7 @@ mod place;
 mod start;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use crate::Failure;
@@ -34,6 +34,9 @@ pub const NAME: &str = "containerd-shim-wherry-v2";
 const ADDRESS_FILE: &str = "address";
 /// Kind, systemd's scope (or an empty line) and the container's cgroups, one per line: for whoever cleans up after its shim.
 const CGROUPS_FILE: &str = "cgroups";
+
+/// More than any parameters or options, in bytes.
+const MAX_INPUT: u64 = 1 << 20;
 
 /// Does what the command line asks.
 #[must_use]
@@ -52,6 +55,16 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         drop(writeln!(io::stderr(), "{NAME}: {failure}"));
         ExitCode::FAILURE
     })
+}
+
+/// What there is on standard input, if it is not somebody's terminal.
+fn said() -> Result<Vec<u8>, Failure> {
+    let mut said = Vec::new();
+    if !rustix::termios::isatty(io::stdin()) {
+        let read = io::stdin().take(MAX_INPUT).read_to_end(&mut said);
+        read.map_err(|e| Failure::os("read", "standard input", e))?;
+    }
+    Ok(said)
 }
 
 fn print(bytes: &[u8]) -> Result<(), Failure> {

@@ -1,35 +1,32 @@
 //! `start`: a socket, and a shim that listens on it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
+use sys::durable;
 
 use super::flags::Flags;
 use super::params::Params;
-use super::{ADDRESS_FILE, NAME, place};
+use super::{ADDRESS_FILE, NAME, place, said};
 use crate::{Bundle, Failure};
-
-/// More than any parameters.
-const MAX_INPUT: u64 = 1 << 20;
 
 /// Starts a shim, and returns what its caller wants to read.
 ///
 /// # Errors
 /// What was said cannot be read, or the kernel refuses; then nothing runs.
 pub fn start(flags: &Flags) -> Result<Vec<u8>, Failure> {
-    let params = Params::read(flags, &said())?;
+    let params = Params::read(flags, &said()?)?;
     Bundle::prepare(Path::new("."))
         .map_err(|e| Failure::os(e.operation, e.path.display().to_string(), e.source))?;
     let path = place::of(&params);
     let listener = place::listen(&path)?;
     let address = format!("unix://{}", path.display());
-    let begun = write_address(&address)
+    // Whole or not at all: containerd reads it when it was started anew.
+    let begun = durable::write_volatile(Path::new(ADDRESS_FILE), address.as_bytes())
         .map_err(|e| Failure::os("write", ADDRESS_FILE, e))
         .and_then(|()| launch(&params, listener.into()));
     if let Err(failure) = begun {
@@ -37,24 +34,6 @@ pub fn start(flags: &Flags) -> Result<Vec<u8>, Failure> {
         return Err(failure);
     }
     params.answer(&address)
-}
-
-/// What there is on standard input, if it is not somebody's terminal.
-fn said() -> Vec<u8> {
-    let mut input = Vec::new();
-    if !rustix::termios::isatty(io::stdin()) {
-        drop(io::stdin().take(MAX_INPUT).read_to_end(&mut input));
-    }
-    input
-}
-
-/// Whole or not at all: containerd reads it when it was started anew.
-fn write_address(address: &str) -> io::Result<()> {
-    let new = format!(".{ADDRESS_FILE}");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(address.as_bytes())?;
-    fs::rename(&new, ADDRESS_FILE)
 }
 
 fn launch(params: &Params, listener: OwnedFd) -> Result<(), Failure> {

@@ -7,8 +7,9 @@ use oci_spec::runtime::LinuxIdMapping;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sys::process::{CloneRequest, NEW_USERS, SingleThreaded, Wait, wait};
 
-use super::create::{pair, passed};
+use super::create::passed;
 use super::procfs::Procfs;
+use super::report;
 
 /// The kernel takes no more ranges (user_namespaces(7)).
 const MAX_RANGES: usize = 340;
@@ -177,7 +178,7 @@ fn with_member<T>(
     begin: impl FnOnce() -> bool,
     work: impl FnOnce(u32) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let (ours, theirs) = pair()?;
+    let (ours, theirs) = report::pair()?;
     let mut ours = Some(ours);
     let how = CloneRequest { flags, cgroup: None };
     let child = thread

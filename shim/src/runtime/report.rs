@@ -22,8 +22,8 @@ use prost::Message;
 use proto::shim::container as wire;
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
 
 /// Supplementary groups that one process may have; a report with them fits into a datagram.
@@ -77,6 +77,15 @@ pub struct Cloned {
     /// The spec has hooks that follow the start or the end.
     #[prost(bool, tag = "7")]
     pub later_hooks: bool,
+}
+
+/// A pair for reports: who listens, and who tells.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn pair() -> Result<(OwnedFd, OwnedFd), Failure> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|e| Failure::os("create", "socket pair", e))
 }
 
 /// Sends an event, with a file if one belongs to it.

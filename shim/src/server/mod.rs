@@ -51,6 +51,7 @@ use self::container::Container;
 use self::poll::{Poll, Token};
 pub use self::prepare::{serve, serve_for};
 pub use self::publish::{Destination, Publisher, socket_path};
+pub use self::reap::timestamp;
 use self::ttrpc::Caller;
 use crate::log::Stream;
 

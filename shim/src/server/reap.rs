@@ -134,7 +134,7 @@ pub(super) fn wait_response(exit: Exit) -> Vec<u8> {
 }
 
 /// A time on the wire.
-pub(super) fn timestamp(at: SystemTime) -> Timestamp {
+pub fn timestamp(at: SystemTime) -> Timestamp {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp {
         seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),

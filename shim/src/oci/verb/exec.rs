@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 use sys::process::{Wait, wait};
@@ -15,7 +14,7 @@ use crate::oci::launch::{Stay, inherited_files, own_oom_score_adj, write_pid_fil
 use crate::oci::record::{Init, Process, Status};
 use crate::oci::verb::process_spec;
 use crate::oci::{Context, Verb, console, seal};
-use crate::runtime::report::{Event, Received, receive};
+use crate::runtime::report::{self, Event, Received, receive};
 use crate::runtime::{BuilderFiles, ExecRequest, Inherit, Init as RuntimeInit, execute};
 use crate::{Failure, FailureKind};
 
@@ -122,9 +121,7 @@ impl Exec<'_> {
             Some(below) => self.init.watch().below(below)?,
             None => self.init.watch(),
         };
-        let kind = SocketType::SEQPACKET;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
-            .map_err(|e| Failure::os("create", "socket pair", e))?;
+        let (ours, theirs) = report::pair()?;
         let request = ExecRequest {
             process: self.spec.as_bytes(),
             terminal: self.terminal,

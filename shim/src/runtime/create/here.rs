@@ -10,11 +10,11 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use sys::process::{SingleThreaded, Wait, wait};
 
+use super::CreateRequest;
 use super::launch::Launch;
 use super::plan::{Plan, read_spec};
-use super::{CreateRequest, pair};
 use crate::runtime::cgroup::Watch;
-use crate::runtime::report::{Cloned, Event, Received, receive};
+use crate::runtime::report::{self, Cloned, Event, Received, receive};
 use crate::runtime::stdio::Stdio;
 
 /// A container whose process stands at the start barrier.
@@ -45,7 +45,7 @@ pub fn create_here(
     let mut spec = read_spec()?;
     adapt(&mut spec, &mut request)?;
     let plan = Plan::new(spec, &request)?;
-    let (ours, theirs) = pair()?;
+    let (ours, theirs) = report::pair()?;
     let mut cloned = None;
     let launched = Launch { thread, plan, request, report: &theirs, stdio }.run(|made| {
         cloned = Some(made);

@@ -7,10 +7,10 @@ use sys::process::{CloneRequest, NEW_PIDS, SAME_PARENT, SingleThreaded};
 
 use super::init::Init;
 use super::plan::Plan;
-use super::{CreateRequest, Parent, barrier, pair, stage};
+use super::{CreateRequest, Parent, barrier, stage};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::hook::{HookKind, Hooks};
-use crate::runtime::report::Cloned;
+use crate::runtime::report::{self, Cloned};
 use crate::runtime::stdio::Stdio;
 
 /// Everything that a container is made of.
@@ -32,7 +32,7 @@ impl Launch<'_> {
         let thread = self.thread;
         let later_hooks = self.plan.hooks.as_ref().is_some_and(|hooks| hooks.has_later());
         let hooks = self.plan.hooks.clone().filter(|hooks| hooks.has_runtime());
-        let (mut ours, theirs) = match hooks.as_ref().map(|_| pair()).transpose()? {
+        let (mut ours, theirs) = match hooks.as_ref().map(|_| report::pair()).transpose()? {
             Some((ours, theirs)) => (Some(ours), Some(theirs)),
             None => (None, None),
         };

@@ -19,7 +19,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::Failure;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sys::process::SingleThreaded;
 
 use super::hook::HookState;
@@ -120,10 +119,4 @@ pub fn build(thread: &SingleThreaded, request: CreateRequest, files: BuilderFile
         })
     });
     conclude(&report, result)
-}
-
-/// A pair of sockets between two of the runtime's processes.
-pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Failure> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(|e| Failure::os("create", "socket pair", e))
 }

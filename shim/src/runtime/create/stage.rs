@@ -22,7 +22,7 @@ use sys::process::{CloneRequest, NEW_MOUNTS, NEW_TIME, SAME_PARENT, SingleThread
 use super::init::{Init, ROOTFS};
 use super::launch::Launch;
 use super::plan::Plan;
-use super::{CreateRequest, Parent, pair};
+use super::{CreateRequest, Parent};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::device;
 use crate::runtime::idmap::Users;
@@ -55,7 +55,7 @@ pub fn clone(
     let Launch { thread, plan, request, report, stdio } = launch;
     let parent = request.parent;
     let flags = if parent == Parent::Shim { SAME_PARENT } else { 0 };
-    let (told, telling) = pair()?;
+    let (told, telling) = report::pair()?;
     let mut told = Some(told);
     let child = || {
         drop((told.take(), ours.take()));

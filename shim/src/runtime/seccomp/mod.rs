@@ -62,8 +62,8 @@ impl Filter {
         Ok(filter)
     }
 
-    /// What [`Filter::create`] has kept, and what is in this process's folder now, for a further process; `None` if the container has no profile. `init` is a
-    /// handle of the container's first process.
+    /// What [`Filter::create`] has kept, for a further process of the container: in the folder that it was told, which is
+    /// this process's own by now. `None` if there is no profile. `init` is a handle of the container's first process.
     ///
     /// # Errors
     /// The file is damaged, or nobody listens any longer.

@@ -7,14 +7,13 @@ use crate::{Failure, FailureKind, type_name};
 use proto::shim::container::CreateOptions;
 use proto::shim::runc;
 use proto::shim::task::v2::CreateTaskRequest;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
 use super::{Answer, Outcome, Server};
 use crate::log::{Log, Stream};
 use crate::runtime::{
-    BuilderFiles, CreateRequest, HookState, Layer, Named, UserRequest, build_container,
+    BuilderFiles, CreateRequest, HookState, Layer, Named, UserRequest, build_container, report,
 };
 use crate::server::container::Container;
 use crate::server::poll::Token;
@@ -30,7 +29,7 @@ impl Server {
             return Err(Failure::new(kind, "create container", id, "this shim has one"));
         }
         let options = Options::read(&request)?;
-        let (ours, theirs) = report_pair()?;
+        let (ours, theirs) = report::pair()?;
         let making = Making::new(ours, caller);
         let mut init = Process::new(INIT, String::new(), Phase::Building(making));
         let (input, output, error) = (request.stdin, request.stdout, request.stderr);
@@ -92,12 +91,6 @@ impl Server {
         };
         self.poll.add(report, Token::Report(key)).map_err(|e| Failure::os("watch", "reports", e))
     }
-}
-
-/// A pair for reports: our end and theirs.
-pub(super) fn report_pair() -> Result<(OwnedFd, OwnedFd), Failure> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(|e| Failure::os("create", "socket pair", e))
 }
 
 /// What a caller wants beyond the spec, by who it is.

@@ -6,9 +6,8 @@ use crate::{Failure, FailureKind};
 use proto::shim::task::v2::StartRequest;
 use rustix::net::SendFlags;
 
-use super::create::report_pair;
 use super::{Answer, Outcome, Server};
-use crate::runtime::{BuilderFiles, ExecRequest, Inherit};
+use crate::runtime::{BuilderFiles, ExecRequest, Inherit, report};
 use crate::server::process::{INIT, Identity, Making, Phase};
 use crate::server::stdio::{Opening, OurEnds};
 use crate::server::ttrpc::Caller;
@@ -54,7 +53,7 @@ impl Server {
     }
 
     fn execute(&mut self, key: u32, caller: Caller) -> Outcome {
-        let (ours, theirs) = report_pair()?;
+        let (ours, theirs) = report::pair()?;
         let making = Making::new(ours, caller);
         let foreign = self.is_foreign();
         let oom_score_adj = self.oom_score_adj;

@@ -5,9 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::{Failure, FailureKind};
 use proto::shim::task::v2::UpdateTaskRequest;
 
-use super::create::report_pair;
 use super::{Answer, Outcome, Server};
-use crate::runtime::report::{Event, Received, receive};
+use crate::runtime::report::{self, Event, Received, receive};
 use crate::runtime::{BuilderFiles, build_update};
 use crate::server::poll::Token;
 use crate::server::ttrpc::Caller;
@@ -23,7 +22,7 @@ pub struct Update {
 impl Server {
     pub(super) fn update(&mut self, request: &UpdateTaskRequest, caller: Caller) -> Outcome {
         let refuse = |kind, cause| Err(Failure::new(kind, "update", request.id.as_str(), cause));
-        let (ours, theirs) = report_pair()?;
+        let (ours, theirs) = report::pair()?;
         let container = self.container(&request.id)?;
         if container.update.is_some() {
             return refuse(FailureKind::FailedPrecondition, "another update is not done yet");
