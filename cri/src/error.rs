@@ -172,6 +172,7 @@ fn shim_code(error: &ShimError) -> Code {
         ErrorKind::InvalidArgument => Code::InvalidArgument,
         ErrorKind::StartFailed => Code::FailedPrecondition,
         ErrorKind::Unsupported => Code::Unimplemented,
+        ErrorKind::ResourceExhausted => Code::ResourceExhausted,
         ErrorKind::Unavailable => Code::Unavailable,
         ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
         _ => Code::Internal,

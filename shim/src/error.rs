@@ -44,6 +44,8 @@ pub enum FailureKind {
     StartFailed,
     /// Known, but this runtime cannot do it.
     Unsupported,
+    /// There are as many of these as there may be.
+    ResourceExhausted,
     /// Something on the node that the request is not to blame for.
     Internal,
 }
@@ -152,6 +154,7 @@ impl FailureKind {
             Self::FailedPrecondition => WireKind::FailedPrecondition,
             Self::StartFailed => WireKind::StartFailed,
             Self::Unsupported => WireKind::Unsupported,
+            Self::ResourceExhausted => WireKind::ResourceExhausted,
             Self::Internal => WireKind::Internal,
         }
     }
@@ -164,6 +167,7 @@ impl FailureKind {
             WireKind::FailedPrecondition => Self::FailedPrecondition,
             WireKind::StartFailed => Self::StartFailed,
             WireKind::Unsupported => Self::Unsupported,
+            WireKind::ResourceExhausted => Self::ResourceExhausted,
             WireKind::Internal => Self::Internal,
         }
     }
@@ -243,6 +247,8 @@ pub enum ErrorKind {
     FailedPrecondition,
     /// Known, but the runtime cannot do it.
     Unsupported,
+    /// There are as many of these as there may be.
+    ResourceExhausted,
     /// The shim is gone.
     Unavailable,
     /// The shim did not answer in time.
@@ -262,6 +268,7 @@ impl ShimError {
                 FailureKind::FailedPrecondition => ErrorKind::FailedPrecondition,
                 FailureKind::StartFailed => ErrorKind::StartFailed,
                 FailureKind::Unsupported => ErrorKind::Unsupported,
+                FailureKind::ResourceExhausted => ErrorKind::ResourceExhausted,
                 FailureKind::Internal => ErrorKind::Internal,
             },
             Self::Foreign { code, .. } => match code {
@@ -269,6 +276,7 @@ impl ShimError {
                 4 => ErrorKind::DeadlineExceeded,
                 5 => ErrorKind::NotFound,
                 6 => ErrorKind::AlreadyExists,
+                8 => ErrorKind::ResourceExhausted,
                 9 => ErrorKind::FailedPrecondition,
                 12 => ErrorKind::Unsupported,
                 14 => ErrorKind::Unavailable,

@@ -115,6 +115,7 @@ impl<'a> Exec<'a> {
         let options = ExecOptions {
             exec_id: self.id.clone(),
             process: self.process.clone(),
+            stdin: None,
             stdout: Some(self.stdout.path.clone()),
             stderr: Some(self.stderr.path.clone()),
         };

@@ -17,11 +17,15 @@ use crate::type_name;
 pub struct ExecOptions {
     /// Its name among the container's execs.
     pub exec_id: String,
-    /// What to execute, and as whom (numbers: a container's [`super::ResolvedUser`]).
+    /// What to execute, and as whom (numbers: a container's [`super::ResolvedUser`]). It says whether there is a
+    /// terminal, and how large it is.
     pub process: Process,
-    /// FIFOs that the caller made and already reads; without one the output is dropped.
+    /// A FIFO that the caller made; it may write to it as soon as the exec is started. The input ends with
+    /// [`Shim::close_exec_stdin`] once the caller has closed its end.
+    pub stdin: Option<PathBuf>,
+    /// FIFOs that the caller made and already reads; without one the output is dropped. A terminal's is all here.
     pub stdout: Option<PathBuf>,
-    /// As `stdout`.
+    /// As `stdout`; a terminal has none.
     pub stderr: Option<PathBuf>,
 }
 
@@ -29,6 +33,8 @@ const EXEC: Call = Call::task("Exec", "register exec", 10);
 const START: Call = Call::task("Start", "start exec", 60);
 const KILL: Call = Call::task("Kill", "signal exec", 10);
 const DELETE: Call = Call::task("Delete", "delete exec", 10);
+const RESIZE: Call = Call::task("ResizePty", "resize terminal of exec", 10);
+const CLOSE_IO: Call = Call::task("CloseIO", "close stdin of exec", 10);
 const WAIT: Call =
     Call { service: TASK, method: "Wait", operation: "wait for exec", deadline: None };
 
@@ -50,7 +56,7 @@ impl Shim {
             id: self.id.clone(),
             exec_id: options.exec_id,
             terminal: options.process.terminal().unwrap_or(false),
-            stdin: String::new(),
+            stdin: path(options.stdin),
             stdout: path(options.stdout),
             stderr: path(options.stderr),
             spec: Some(Any { type_url: type_name::PROCESS.to_owned(), value: spec }),
@@ -100,5 +106,34 @@ impl Shim {
         let request = wire::DeleteRequest { id: self.id.clone(), exec_id: exec_id.to_owned() };
         let _deleted: wire::DeleteResponse = self.call(DELETE, &request).await?;
         Ok(())
+    }
+
+    /// Changes the size of the process's terminal, in characters.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it has none, or is not started.
+    pub async fn resize_exec(
+        &self,
+        exec_id: &str,
+        width: u16,
+        height: u16,
+    ) -> Result<(), ShimError> {
+        let request = wire::ResizePtyRequest {
+            id: self.id.clone(),
+            exec_id: exec_id.to_owned(),
+            width: width.into(),
+            height: height.into(),
+        };
+        self.call(RESIZE, &request).await
+    }
+
+    /// Ends the process's standard input after what is in its FIFO, as soon as the caller has closed its own end of it.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such exec.
+    pub async fn close_exec_stdin(&self, exec_id: &str) -> Result<(), ShimError> {
+        let request =
+            wire::CloseIoRequest { id: self.id.clone(), exec_id: exec_id.to_owned(), stdin: true };
+        self.call(CLOSE_IO, &request).await
     }
 }

@@ -8,6 +8,7 @@
 //! A [`Shim`] is a cheap handle on one connection, which a task of its own multiplexes; every call has a deadline
 //! but [`Shim::wait`] and [`Shim::wait_exec`], which end with the process or with the shim.
 
+mod attach;
 mod call;
 mod connection;
 mod dissolve;
@@ -16,6 +17,7 @@ mod launch;
 mod pids;
 mod task;
 
+pub use attach::AttachOptions;
 pub use dissolve::dissolve;
 pub use exec::ExecOptions;
 pub use launch::Launcher;

@@ -114,6 +114,7 @@ fn status(failure: &Failure) -> Status {
         FailureKind::InvalidArgument => 3,
         FailureKind::NotFound => 5,
         FailureKind::AlreadyExists => 6,
+        FailureKind::ResourceExhausted => 8,
         FailureKind::FailedPrecondition | FailureKind::StartFailed => 9,
         FailureKind::Unsupported => 12,
         FailureKind::Internal => 13,

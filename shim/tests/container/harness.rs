@@ -311,6 +311,7 @@ impl Case {
         let options = ExecOptions {
             exec_id: name.to_owned(),
             process: serde_json::from_value(process).unwrap(),
+            stdin: None,
             stdout: Some(stdout.clone()),
             stderr: Some(stderr.clone()),
         };

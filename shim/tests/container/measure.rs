@@ -92,6 +92,7 @@ fn execs() {
             let options = ExecOptions {
                 exec_id: exec_id.clone(),
                 process: process.clone(),
+                stdin: None,
                 stdout: None,
                 stderr: None,
             };

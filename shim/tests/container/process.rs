@@ -190,6 +190,7 @@ fn exec_kill() {
     let options = ExecOptions {
         exec_id: "long".to_owned(),
         process: serde_json::from_value(process).unwrap(),
+        stdin: None,
         stdout: None,
         stderr: None,
     };
@@ -237,6 +238,7 @@ fn exec_many() {
         ExecOptions {
             exec_id: format!("x{number}"),
             process: serde_json::from_value(process).unwrap(),
+            stdin: None,
             stdout: None,
             stderr: None,
         }

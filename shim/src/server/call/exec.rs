@@ -24,7 +24,7 @@ impl Server {
             return refuse(FailureKind::AlreadyExists, "there is one of this name");
         }
         if container.processes.len() > MAX_EXECS {
-            return refuse(FailureKind::FailedPrecondition, "there are too many");
+            return refuse(FailureKind::ResourceExhausted, "there are too many");
         }
         let init = container.by_id("")?;
         if !matches!(init.phase, Phase::Running) {
