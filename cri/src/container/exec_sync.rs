@@ -3,21 +3,21 @@
 //! The command writes straight into two FIFOs which the daemon reads: nobody copies in between. What exceeds the cap
 //! is read and dropped, so that the command is not blocked and the answer can be delivered (CVE-2022-31030).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Process;
 use proto::cri;
 use rustix::fs::{CWD, FileType, Mode};
-use shim::{ExecOptions, SPEC_FILE, Shim};
+use shim::{ExecOptions, Shim};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::Container;
+use super::process::process;
 use super::state::State;
 use crate::error::Error;
 use crate::id::ContainerId;
-use crate::record;
 use crate::runtime::Runtime;
 use crate::signal::Signal;
 
@@ -102,7 +102,7 @@ impl<'a> Exec<'a> {
         operation: String,
     ) -> Result<Self, Error> {
         let bundle = runtime.bundle_dir(container.id());
-        let process = process(&bundle, container, args).await?;
+        let process = process(runtime, container, args, false).await?;
         let io = |source| Error::Io { operation: operation.clone(), source };
         let id = ContainerId::draw().map_err(io)?.to_string();
         let fifo = |stream: &str| Fifo::make(bundle.join(format!("{}.{stream}", &id[..16])));
@@ -201,23 +201,4 @@ impl Output {
             self.room -= fits;
         }
     }
-}
-
-/// The container's own process with other arguments: same user, rights, environment and working directory.
-async fn process(
-    bundle: &Path,
-    container: &Container,
-    args: Vec<String>,
-) -> Result<Process, Error> {
-    let operation = format!("read the spec of {}", container.name());
-    let path = bundle.join(SPEC_FILE);
-    let spec: Option<Spec> = record::blocking(&operation, move || record::read(&path)).await?;
-    let process = spec.and_then(|spec| spec.process().clone());
-    let mut process =
-        process.ok_or_else(|| Error::Refused { operation, reason: "it has no process".into() })?;
-    let user = &container.record.user;
-    process.set_args(Some(args)).set_terminal(Some(false));
-    process.user_mut().set_uid(user.uid).set_gid(user.gid);
-    process.user_mut().set_additional_gids(Some(user.groups.clone()));
-    Ok(process)
 }

@@ -5,7 +5,9 @@ pub mod create;
 pub mod exec_sync;
 pub mod list;
 pub mod prepare;
+pub mod process;
 pub mod remove;
+pub mod reopen_log;
 pub mod security;
 pub mod start;
 pub mod state;
@@ -84,6 +86,8 @@ pub struct Container {
     pub turn: tokio::sync::Mutex<()>,
     /// Held by the one who removes it.
     pub removal: tokio::sync::Mutex<()>,
+    /// What its execs are made from, since the first one.
+    pub(crate) process: tokio::sync::OnceCell<Box<[u8]>>,
 }
 
 impl Container {
@@ -108,6 +112,7 @@ impl Container {
             asked: channel::Sender::new(false),
             turn: tokio::sync::Mutex::default(),
             removal: tokio::sync::Mutex::default(),
+            process: tokio::sync::OnceCell::new(),
         }
     }
 

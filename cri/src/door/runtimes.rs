@@ -122,6 +122,15 @@ impl RuntimeService for Door {
         Ok(Response::new(status.map_err(refuse("ContainerStatus"))?))
     }
 
+    async fn reopen_container_log(
+        &self,
+        request: Request<cri::ReopenContainerLogRequest>,
+    ) -> Answer<cri::ReopenContainerLogResponse> {
+        let reopened = container::reopen_log::reopen(&self.runtime, request.get_ref()).await;
+        reopened.map_err(refuse("ReopenContainerLog"))?;
+        Ok(Response::new(cri::ReopenContainerLogResponse {}))
+    }
+
     async fn exec_sync(
         &self,
         request: Request<cri::ExecSyncRequest>,

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const LENGTH: usize = "2006-01-02T15:04:05.000000000Z".len();
+/// Bytes of a time.
+pub const LENGTH: usize = "2006-01-02T15:04:05.000000000Z".len();
 
 /// A time as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +18,7 @@ impl Stamp {
     }
 
     /// The text.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8; LENGTH] {
         &self.text
     }
 

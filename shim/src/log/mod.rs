@@ -2,7 +2,11 @@
 //!
 //! Two streams share one file, one input and one output buffer. A file system that is full never makes the
 //! container wait: what cannot be written is dropped and counted.
+//!
+//! A container that says more than a small buffer at once gets larger ones, and a larger pipe: fewer changes between it
+//! and the shim, and fewer system calls. They go back when it has been quiet for [`QUIET`].
 
+mod buffer;
 mod clock;
 mod file;
 mod line;
@@ -10,20 +14,29 @@ mod line;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
+use rustix::pipe::fcntl_setpipe_size;
 
+use self::buffer::{Output, Prefix};
 pub(crate) use self::clock::Stamp;
 use self::file::LogFile;
-use self::line::{Lines, Tag};
+use self::line::Lines;
 
-/// One read of a pipe.
-const INPUT: usize = 16 << 10;
-/// One write of the file: more only when a single line is longer.
-const OUTPUT: usize = 32 << 10;
-/// Reads of one stream before the other and the callers get their turn.
-const TURNS: usize = 16;
+/// One read of somebody who says little.
+const SMALL: usize = 16 << 10;
+/// One read of somebody who says much.
+const LARGE: usize = 64 << 10;
+/// A pipe of theirs: what every process may ask for (pipe(7), pipe-max-size).
+const LARGE_PIPE: usize = 1 << 20;
+/// And of all others.
+const SMALL_PIPE: usize = 64 << 10;
+/// What is taken of one stream before the other and the callers get their turn.
+const TURN: usize = 1 << 20;
+/// When somebody who said much is one who says little.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// A stream of the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,19 +47,37 @@ pub enum Stream {
     Error,
 }
 
+/// Who else hears what a stream says; `false` asks for no more at the moment.
+pub type Hear<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
+
 /// The log of one container.
 #[derive(Debug)]
 pub struct Log {
     file: Option<LogFile>,
     streams: [Source; 2],
     input: Vec<u8>,
-    output: Vec<u8>,
+    output: Output,
+    /// The last time that somebody said much, while the buffers are large.
+    busy: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Source {
     pipe: Option<OwnedFd>,
     lines: Lines,
+    /// Its pipe was made large.
+    large: bool,
+}
+
+/// What a stream has to say at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// Perhaps more.
+    More,
+    /// Nothing.
+    Nothing,
+    /// Nothing ever.
+    End,
 }
 
 impl Log {
@@ -59,7 +90,8 @@ impl Log {
             file: path.map(LogFile::open).transpose()?,
             streams: Default::default(),
             input: Vec::new(),
-            output: Vec::new(),
+            output: Output::default(),
+            busy: None,
         })
     }
 
@@ -86,80 +118,105 @@ impl Log {
         self.streams.iter().all(|source| source.pipe.is_none())
     }
 
-    /// Takes what a stream has to say; a stream that has ended is closed.
-    pub fn read(&mut self, stream: Stream) {
-        self.input.reserve(INPUT);
-        for _ in 0..TURNS {
-            self.input.clear();
-            let Some(pipe) = &self.streams[stream as usize].pipe else { return };
-            match rustix::io::read(pipe, spare_capacity(&mut self.input)) {
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                // A terminal whose last process is gone answers EIO.
-                Ok(0) | Err(_) => return self.end(stream),
-                Ok(_) => self.take(stream),
+    /// Takes what a stream has to say, as long as `hear` wants more of it; a stream that has ended is closed.
+    pub fn read(&mut self, stream: Stream, hear: Hear<'_>) {
+        let mut taken = 0;
+        while taken < TURN {
+            let said = self.read_once(stream);
+            taken += self.input.len();
+            let more = self.input.is_empty() || hear(&self.input);
+            if said == Said::End {
+                return self.end(stream);
+            }
+            if said == Said::Nothing || !more {
+                return;
             }
         }
     }
 
-    /// Ends the streams that somebody still holds open, and writes what they had begun.
-    pub fn finish(&mut self) {
-        for stream in [Stream::Output, Stream::Error] {
-            if self.pipe(stream).is_some() {
-                self.read(stream);
-                self.end(stream);
-            }
-        }
-    }
-
-    fn take(&mut self, stream: Stream) {
-        let Self { file, streams, input, output } = self;
-        let stamp = Stamp::now();
-        streams[stream as usize].lines.push(input, |tag, start, end| {
-            write_line(file, output, &stamp, (stream, tag), [start, end]);
+    /// Takes what a stream has to say, whatever `hear` wants: nobody who could say more is left.
+    pub fn take_all(&mut self, stream: Stream, hear: Hear<'_>) {
+        self.read(stream, &mut |bytes| {
+            let _full = hear(bytes);
+            true
         });
-        flush(file, output);
+    }
+
+    /// Ends a stream that somebody still holds open, and writes what it had begun.
+    pub fn finish(&mut self, stream: Stream, hear: Hear<'_>) {
+        if self.pipe(stream).is_some() {
+            self.take_all(stream, hear);
+            self.end(stream);
+        }
+    }
+
+    /// When [`Log::rest`] is to be called.
+    pub fn quiet_at(&self) -> Option<Instant> {
+        self.busy.map(|busy| busy + QUIET)
+    }
+
+    /// Gives back what only somebody needs who says much.
+    pub fn rest(&mut self) {
+        self.busy = None;
+        self.input = Vec::new();
+        self.output = Output::default();
+        for source in &mut self.streams {
+            if let Some(pipe) = source.pipe.as_ref().filter(|_| source.large) {
+                // One with more in it than that keeps its size.
+                source.large = fcntl_setpipe_size(pipe, SMALL_PIPE).is_err();
+            }
+        }
+    }
+
+    /// One read, into the log and the input buffer.
+    fn read_once(&mut self, stream: Stream) -> Said {
+        let size = if self.busy.is_some() { LARGE } else { SMALL };
+        self.input.clear();
+        self.input.reserve(size);
+        let Some(pipe) = &self.streams[stream as usize].pipe else { return Said::Nothing };
+        match rustix::io::read(pipe, spare_capacity(&mut self.input)) {
+            Err(Errno::INTR) => Said::More,
+            Err(Errno::AGAIN) => Said::Nothing,
+            // A terminal whose last process is gone answers EIO.
+            Ok(0) | Err(_) => Said::End,
+            Ok(read) => {
+                self.write(stream);
+                if read >= size {
+                    self.grow(stream);
+                }
+                Said::More
+            }
+        }
+    }
+
+    /// Makes room for somebody who says much.
+    fn grow(&mut self, stream: Stream) {
+        self.busy = Some(Instant::now());
+        let source = &mut self.streams[stream as usize];
+        if let Some(pipe) = source.pipe.as_ref().filter(|_| !source.large) {
+            // A terminal has no such size, and the kernel may refuse: then it stays as it is.
+            let _refused = fcntl_setpipe_size(pipe, LARGE_PIPE);
+            source.large = true;
+        }
+    }
+
+    fn write(&mut self, stream: Stream) {
+        let Self { file, streams, input, output, .. } = self;
+        let Some(file) = file else { return };
+        let prefix = Prefix::now(stream);
+        streams[stream as usize].lines.push(input, |tag, start, end| {
+            output.line(file, prefix.of(tag), [start, end]);
+        });
+        output.flush(file);
     }
 
     fn end(&mut self, stream: Stream) {
         let Self { file, streams, output, .. } = self;
         let source = &mut streams[stream as usize];
         source.pipe = None;
-        let stamp = Stamp::now();
-        source.lines.finish(|tag, start, end| {
-            write_line(file, output, &stamp, (stream, tag), [start, end]);
-        });
-        flush(file, output);
-    }
-}
-
-fn write_line(
-    file: &mut Option<LogFile>,
-    output: &mut Vec<u8>,
-    stamp: &Stamp,
-    (stream, tag): (Stream, Tag),
-    parts: [&[u8]; 2],
-) {
-    let words: &[u8] = match (stream, tag) {
-        (Stream::Output, Tag::Full) => b" stdout F ",
-        (Stream::Output, Tag::Partial) => b" stdout P ",
-        (Stream::Error, Tag::Full) => b" stderr F ",
-        (Stream::Error, Tag::Partial) => b" stderr P ",
-    };
-    let length = stamp.as_bytes().len() + words.len() + parts[0].len() + parts[1].len() + 1;
-    if output.len() + length > OUTPUT {
-        flush(file, output);
-    }
-    for part in [stamp.as_bytes(), words, parts[0], parts[1], b"\n"] {
-        output.extend_from_slice(part);
-    }
-}
-
-fn flush(file: &mut Option<LogFile>, output: &mut Vec<u8>) {
-    if !output.is_empty() {
-        if let Some(file) = file {
-            file.write(output);
-        }
-        output.clear();
+        let Some(file) = file else { return };
+        let prefix = Prefix::now(stream);
+        source.lines.finish(|tag, start, end| output.line(file, prefix.of(tag), [start, end]));
+        output.flush(file);
     }
 }

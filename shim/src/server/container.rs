@@ -7,6 +7,7 @@ use proto::shim::container::User;
 use proto::shim::types::Mount;
 use rustix::process::Pid;
 
+use super::attach::Clients;
 use super::call::update::Update;
 use super::process::{INIT, Process};
 use super::ttrpc::Caller;
@@ -28,6 +29,8 @@ pub struct Container {
     pub later_hooks: bool,
     /// Where its output goes.
     pub log: Option<Log>,
+    /// Who hears it too.
+    pub clients: Clients,
     /// Whom its first process runs as.
     pub user: User,
     /// Who wants to hear about it as soon as it is created.
@@ -64,6 +67,7 @@ impl Container {
             own_pids: false,
             later_hooks: false,
             log: None,
+            clients: Clients::default(),
             user: User::default(),
             describers: Vec::new(),
             drain: None,

@@ -7,6 +7,7 @@
 //!             │ Output / Error            │ log
 //!             │ Report(key)               │ Cloned, Ready, Failed, end → process
 //!             │ Children                  │ waitid → process → answer who waits
+//!             │ Client(key)               │ FIFOs of who is attached
 //!             │ Bundle                    │ is it still there
 //!             └───────────────────────────┘
 //! ```
@@ -15,6 +16,8 @@
 //! where the answer will come from.
 
 mod abandon;
+mod attach;
+mod attend;
 mod binary;
 mod call;
 mod connection;
@@ -53,7 +56,7 @@ pub use self::prepare::{serve, serve_for};
 pub use self::publish::{Destination, Publisher, socket_path};
 pub use self::reap::timestamp;
 use self::ttrpc::Caller;
-use crate::log::Stream;
+use crate::log::{Log, Stream};
 
 /// A shim that nobody has called and that has nothing to own ends after this time.
 const FIRST_CALL: Duration = Duration::from_secs(30);
@@ -139,6 +142,8 @@ impl Server {
                 self.handle(token);
             }
             self.end_drain_when_due();
+            self.let_go_when_due();
+            self.rest_log_when_due();
             self.clean_up_when_abandoned();
             self.run_publisher();
         }
@@ -159,7 +164,11 @@ impl Server {
 
     fn patience(&self, start: Instant) -> Option<Duration> {
         let until = match &self.container {
-            Some(container) => container.drain_deadline(),
+            Some(container) => {
+                let slow = container.clients.deadline();
+                let quiet = container.log.as_ref().and_then(Log::quiet_at);
+                container.drain_deadline().into_iter().chain(slow).chain(quiet).min()
+            }
             None if self.called => None,
             None => Some(start + FIRST_CALL),
         };
@@ -180,6 +189,7 @@ impl Server {
             Token::Update => self.take_update(),
             Token::Publisher => self.run_publisher(),
             Token::Pump(key, line) => self.run_pump(key, line),
+            Token::Client(key, line) => self.run_client(key, line),
         }
     }
 

@@ -37,6 +37,8 @@ pub enum Token {
     Publisher,
     /// Something can be moved for a process, by its key.
     Pump(u32, Line),
+    /// Something can be moved for a client, by its key.
+    Client(u32, Line),
 }
 
 /// An epoll instance.
@@ -82,6 +84,24 @@ impl Poll {
         Ok(epoll::add(&self.epoll, file, EventData::new_u64(token.encode()), flags)?)
     }
 
+    /// Watches the writing end of a FIFO for the end of who reads it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_sink(&self, file: impl AsFd, token: Token) -> io::Result<()> {
+        let data = EventData::new_u64(token.encode());
+        Ok(epoll::add(&self.epoll, file, data, EventFlags::empty())?)
+    }
+
+    /// As [`Poll::add_sink`] for a file that is watched, and for `room` if there is none.
+    ///
+    /// # Errors
+    /// It is not watched.
+    pub fn modify_sink(&self, file: impl AsFd, token: Token, room: bool) -> io::Result<()> {
+        let flags = if room { EventFlags::OUT } else { EventFlags::empty() };
+        Ok(epoll::modify(&self.epoll, file, EventData::new_u64(token.encode()), flags)?)
+    }
+
     /// Watches a file no longer; one that is not watched is fine.
     pub fn remove(&self, file: impl AsFd) {
         let _unknown = epoll::delete(&self.epoll, file);
@@ -118,6 +138,7 @@ impl Token {
             Self::Update => (10, 0),
             Self::Publisher => (11, 0),
             Self::Pump(key, line) => (7 + line as u64, key),
+            Self::Client(key, line) => (12 + line as u64, key),
         };
         kind << 32 | u64::from(number)
     }
@@ -137,6 +158,9 @@ impl Token {
             9 => Some(Self::Pump(number, Line::Error)),
             10 => Some(Self::Update),
             11 => Some(Self::Publisher),
+            12 => Some(Self::Client(number, Line::Input)),
+            13 => Some(Self::Client(number, Line::Output)),
+            14 => Some(Self::Client(number, Line::Error)),
             _ => None,
         }
     }
@@ -161,6 +185,9 @@ mod tests {
             Token::Pump(3, Line::Input),
             Token::Pump(4, Line::Output),
             Token::Pump(5, Line::Error),
+            Token::Client(6, Line::Input),
+            Token::Client(7, Line::Output),
+            Token::Client(8, Line::Error),
         ];
         for token in tokens {
             assert_eq!(Token::decode(token.encode()), Some(token));

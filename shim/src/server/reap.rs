@@ -79,8 +79,10 @@ impl Server {
         }
         container.drain = Some(Drain { exit, deadline: Instant::now() + DRAIN });
         let Some(log) = &mut container.log else { return self.finish_drain() };
-        log.read(Stream::Output);
-        log.read(Stream::Error);
+        // Nobody is waited for any longer.
+        for stream in [Stream::Output, Stream::Error] {
+            log.take_all(stream, &mut |bytes| container.clients.hear(stream, bytes));
+        }
         if log.has_ended() {
             self.finish_drain();
         }
@@ -99,11 +101,15 @@ impl Server {
         let Some(container) = &mut self.container else { return };
         let Some(Drain { exit, .. }) = container.drain.take() else { return };
         if let Some(mut log) = container.log.take() {
-            log.finish();
+            for stream in [Stream::Output, Stream::Error] {
+                log.finish(stream, &mut |bytes| container.clients.hear(stream, bytes));
+                container.clients.end(stream);
+            }
         }
         if let Err(error) = self.record.write_exit(exit) {
             crate::runtime::warn(format_args!("write exit record: {error}"));
         }
+        self.dismiss_clients();
         self.stopped(INIT, exit);
     }
 

@@ -1,11 +1,12 @@
 //! What flows between processes and their callers: the log, terminals, and files.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use super::Server;
-use super::poll::Token;
+use super::poll::{Poll, Token};
 use super::process::INIT;
-use super::pump::Need;
+use super::pump::{Need, Pump};
 use super::stdio::{LINES, Line};
 use crate::Failure;
 use crate::log::{Log, Stream};
@@ -21,17 +22,29 @@ impl Server {
     }
 
     pub(super) fn read_log(&mut self, stream: Stream) {
-        let Some(log) = self.container.as_mut().and_then(|container| container.log.as_mut()) else {
-            return;
-        };
-        log.read(stream);
-        if log.has_ended() {
+        let Some(container) = &mut self.container else { return };
+        let Some(log) = &mut container.log else { return };
+        log.read(stream, &mut |bytes| container.clients.hear(stream, bytes));
+        let ended = log.has_ended();
+        if log.pipe(stream).is_none() {
+            container.clients.end(stream);
+        }
+        self.attend();
+        if ended {
             self.finish_drain();
         }
     }
 
+    /// Gives back what a log does not need while nobody says much.
+    pub(super) fn rest_log_when_due(&mut self) {
+        let Some(log) = self.container.as_mut().and_then(|all| all.log.as_mut()) else { return };
+        if log.quiet_at().is_some_and(|at| at <= Instant::now()) {
+            log.rest();
+        }
+    }
+
     /// Reads a log's stream from now on, if there is one.
-    fn watch_log(&self, stream: Stream) -> Result<(), Failure> {
+    pub(super) fn watch_log(&self, stream: Stream) -> Result<(), Failure> {
         let log = self.container.as_ref().and_then(|container| container.log.as_ref());
         let Some(pipe) = log.and_then(|log| log.pipe(stream)) else { return Ok(()) };
         let token = match stream {
@@ -91,25 +104,15 @@ impl Server {
         }
     }
 
-    /// Watches for what a pump needs, and for nothing else: a file that hangs up would wake us for ever.
     fn watch_pump(&mut self, key: u32, line: Line, need: Need) -> Result<(), Failure> {
         let process = self.container.as_mut().and_then(|all| all.by_key(key));
         let Some(files) = process.map(|process| &mut process.files) else { return Ok(()) };
         let Some(pump) = files.pump(line) else { return Ok(()) };
-        let before = pump.exchange_watched(Some(need));
-        if before == Some(need) {
-            return Ok(());
-        }
-        if let Some(file) = before.and_then(|before| pump.file(before)) {
-            self.poll.remove(file);
-        }
+        watch_pump(&self.poll, pump, Token::Pump(key, line), need)?;
         if need == Need::Nothing {
             files.stop(line);
-            return Ok(());
         }
-        let Some(file) = pump.file(need) else { return Ok(()) };
-        let added = self.poll.add_for(file, Token::Pump(key, line), need);
-        added.map_err(|e| Failure::os("watch", "standard files", e))
+        Ok(())
     }
 
     fn forget_pump(&mut self, key: u32, line: Line) {
@@ -119,4 +122,23 @@ impl Server {
             self.poll.remove(file);
         }
     }
+}
+
+/// Watches for what a pump needs, and for nothing else: a file that hangs up would wake us for ever.
+pub(super) fn watch_pump(
+    poll: &Poll,
+    pump: &mut Pump,
+    token: Token,
+    need: Need,
+) -> Result<(), Failure> {
+    let before = pump.exchange_watched(Some(need));
+    if before == Some(need) {
+        return Ok(());
+    }
+    if let Some(file) = before.and_then(|before| pump.file(before)) {
+        poll.remove(file);
+    }
+    let Some(file) = pump.file(need) else { return Ok(()) };
+    let added = poll.add_for(file, token, need);
+    added.map_err(|e| Failure::os("watch", "standard files", e))
 }

@@ -357,7 +357,9 @@ impl Drop for Case {
         if std::thread::panicking() {
             let said = fs::read_to_string(self.dir.join("bundle/shim.log"));
             println!("shim.log: {said:?}");
-            println!("log: {:?}", fs::read_to_string(self.dir.join("logs/0.log")));
+            let log = fs::read(self.dir.join("logs/0.log")).unwrap_or_default();
+            let last = log.get(log.len().saturating_sub(2000)..).unwrap_or_default();
+            println!("log ({} bytes) ends: {:?}", log.len(), String::from_utf8_lossy(last));
         }
         drop(fs::remove_dir_all(&self.dir));
         drop(fs::remove_dir(base()));

@@ -6,6 +6,7 @@
 //! With `--measure` it prints what a container costs instead; `WHERRY_SHIM` names another build of the shim.
 #![allow(missing_docs, clippy::too_many_lines, clippy::unwrap_used, let_underscore_drop)]
 
+mod attach;
 mod attributes;
 mod harness;
 mod here;
@@ -41,6 +42,7 @@ fn main() -> std::process::ExitCode {
         seccomp::TESTS,
         limits::TESTS,
         task::TESTS,
+        attach::TESTS,
         scope::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,

@@ -135,7 +135,7 @@ impl Options {
             (theirs.input, ours.input) = (Some(input), Some(end));
         }
         let log = open_log(&options.log_path, init.has_terminal, &mut theirs)?;
-        Ok((ours, theirs, log))
+        Ok((ours, theirs, Some(log)))
     }
 
     fn into_request(self) -> CreateRequest {
@@ -152,11 +152,8 @@ impl Options {
     }
 }
 
-fn open_log(path: &str, terminal: bool, stdio: &mut TheirEnds) -> Result<Option<Log>, Failure> {
-    // The output of a terminal has to be taken in any case: somebody who writes must not wait for ever.
-    if path.is_empty() && !terminal {
-        return Ok(None);
-    }
+fn open_log(path: &str, terminal: bool, stdio: &mut TheirEnds) -> Result<Log, Failure> {
+    // Without a file too: there may be clients who want to hear.
     let mut log = Log::open((!path.is_empty()).then(|| PathBuf::from(path)))
         .map_err(|e| Failure::os_kind(FailureKind::InvalidArgument, "open log", path, e))?;
     if !terminal {
@@ -170,7 +167,7 @@ fn open_log(path: &str, terminal: bool, stdio: &mut TheirEnds) -> Result<Option<
             *theirs = Some(writing);
         }
     }
-    Ok(Some(log))
+    Ok(log)
 }
 
 /// The reading and the writing end.

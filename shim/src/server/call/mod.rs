@@ -1,5 +1,6 @@
 //! The calls, as a table: one verb per file.
 
+mod attach;
 mod checkpoint;
 mod connect;
 mod create;
@@ -86,6 +87,8 @@ impl Server {
             (Service::Task, "Shutdown") => self.shutdown(),
             (Service::Container, "Describe") => self.describe(caller),
             (Service::Container, "ReopenLog") => self.reopen_log(),
+            (Service::Container, "Attach") => self.attach(decode(payload)?),
+            (Service::Container, "Detach") => self.detach(&decode(payload)?),
             (_, method) => {
                 let name = format!("{}/{method}", request.service);
                 Err(Failure::new(FailureKind::Unsupported, "call", name, "not supported"))

@@ -5,6 +5,7 @@ use proto::shim::task::v2::{CloseIoRequest, ResizePtyRequest};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::{Outcome, Server, done};
+use crate::server::process::INIT;
 
 impl Server {
     pub(super) fn resize_pty(&mut self, request: &ResizePtyRequest) -> Outcome {
@@ -27,6 +28,9 @@ impl Server {
         let process = self.container(&request.id)?.by_id(&request.exec_id)?;
         if request.stdin {
             process.files.close_input();
+            if process.key == INIT {
+                self.close_client_inputs();
+            }
         }
         done()
     }
