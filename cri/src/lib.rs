@@ -26,6 +26,7 @@ pub mod door;
 mod error;
 mod grammar;
 mod id;
+mod ids;
 mod index;
 mod joinable;
 mod limits;

@@ -47,22 +47,22 @@ pub async fn status(runtime: &Runtime, request: &cri::StatusRequest) -> cri::Sta
         } else {
             HashMap::new()
         },
-        runtime_handlers: ["", HANDLER].map(handler).into(),
+        runtime_handlers: ["", HANDLER].map(|name| handler(runtime, name)).into(),
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
-            user_namespaces_host_network: false,
+            user_namespaces_host_network: runtime.maps_users,
             mount_options: false,
         }),
     }
 }
 
-fn handler(name: &str) -> cri::RuntimeHandler {
+fn handler(runtime: &Runtime, name: &str) -> cri::RuntimeHandler {
     cri::RuntimeHandler {
         name: name.to_owned(),
         features: Some(cri::RuntimeHandlerFeatures {
             // mount_setattr(2) has been there since Linux 5.12, the oldest kernel that Wherry runs on.
             recursive_read_only_mounts: true,
-            user_namespaces: false,
+            user_namespaces: runtime.maps_users,
         }),
     }
 }

@@ -191,6 +191,9 @@ fn is_whole(record: &sandbox::Record, paths: &PodPaths) -> bool {
     if config.ipc == PodScope::Pod {
         pins.push(paths.ipc());
     }
+    if config.users.is_some() {
+        pins.push(paths.user());
+    }
     if config.pid == PidScope::Pod {
         pins.push(paths.pid());
     }

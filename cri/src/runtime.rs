@@ -54,6 +54,8 @@ pub struct Runtime {
     pub(crate) cgroup_driver: CgroupDriver,
     /// Whether containers are kept from devices by their cgroup: by v1's controller, or by a program of the shim's.
     pub(crate) devices_fenced: bool,
+    /// Whether the layers' file system can be shown with mapped ids, which pods with a user namespace need.
+    pub(crate) maps_users: bool,
     pub(crate) sandboxes: Index<Sandbox>,
     pub(crate) containers: Index<Container>,
     pub(crate) runs: Joinable<Metadata, SandboxId>,
@@ -66,6 +68,7 @@ impl Runtime {
     pub fn new(parts: Parts) -> Self {
         let Parts { root, state, images, snapshots, network, launcher, cgroup_driver } = parts;
         Self {
+            maps_users: sys::users::can_map(&root),
             root,
             state,
             images,

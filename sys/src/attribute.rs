@@ -1,7 +1,7 @@
 //! What a process is to the scheduler, to memory and to the file system: calls that neither nix nor rustix has.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// A thread's scheduling, as sched_setattr(2) takes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,6 +89,21 @@ pub fn namespace_kind(file: impl AsFd) -> io::Result<u64> {
     // SAFETY: the request takes no argument.
     let kind = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), NS_GET_NSTYPE) };
     u64::try_from(kind).map_err(|_| io::Error::last_os_error())
+}
+
+/// The user namespace that the namespace behind a file of nsfs belongs to (ioctl_ns(2)).
+///
+/// # Errors
+/// `EPERM`: it is outside of the caller's own.
+pub fn owning_users(file: impl AsFd) -> io::Result<OwnedFd> {
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: the request takes no argument.
+    let owner = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), NS_GET_USERNS) };
+    if owner < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made by the kernel, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(owner) })
 }
 
 /// Does something with another owner's ids towards file systems (fsuid and fsgid), but with all capabilities kept.

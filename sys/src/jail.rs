@@ -6,11 +6,14 @@
 use std::io;
 use std::path::Path;
 
+use std::os::fd::OwnedFd;
+
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
-    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount,
-    open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    mount_change, move_mount, open_tree, unmount,
 };
 
 use crate::confined::Root;
@@ -34,14 +37,38 @@ pub fn enter(folder: &Path) -> io::Result<Root> {
         ..Attributes::default()
     };
     set_attributes(&tree, change, false)?;
-    move_mount(&tree, "", CWD, folder, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-    rustix::process::fchdir(&tree)?;
+    change_root(&tree, folder)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(Root::from_fd(rustix::fs::open("/", flags, Mode::empty())?))
+}
+
+/// Leaves the calling thread nothing but an empty folder that cannot be written to. Files that are open stay open.
+///
+/// # Errors
+/// The caller lacks `CAP_SYS_ADMIN`.
+pub fn enter_void() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "mode", "555")?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC
+        | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    let void = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    // Any folder that is always there; it goes away with all the others.
+    change_root(&void, Path::new("/proc"))
+}
+
+/// Mounts `tree` on `place` and makes it the root. Nothing else is left of the mounts.
+fn change_root(tree: &OwnedFd, place: &Path) -> io::Result<()> {
+    move_mount(tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    rustix::process::fchdir(tree)?;
     // The old root ends up on top of the new one and is taken off (pivot_root(2), NOTES).
     rustix::process::pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
-    rustix::process::chdir("/")?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(Root::from_fd(rustix::fs::open("/", flags, Mode::empty())?))
+    Ok(rustix::process::chdir("/")?)
 }
 
 #[cfg(test)]
@@ -50,6 +77,21 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn in_the_void_there_is_nothing_and_nothing_can_be_made() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: takes root");
+            return;
+        }
+        let seen = thread::spawn(|| {
+            enter_void().unwrap();
+            let made = fs::write("/file", "x").unwrap_err().kind();
+            (fs::read_dir("/").unwrap().count(), made)
+        });
+        assert_eq!(seen.join().unwrap(), (0, io::ErrorKind::ReadOnlyFilesystem));
+        assert!(Path::new("/proc/self").exists());
+    }
 
     #[test]
     fn nothing_but_the_folder_is_left_and_other_threads_do_not_notice() {

@@ -19,3 +19,5 @@ pub mod netns;
 pub mod process;
 #[allow(unsafe_code)]
 pub mod seccomp;
+#[allow(unsafe_code)]
+pub mod users;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  pin()    thread of its own: unshare -> lo up -> hostname -> sysctls -> bind ns/* on files -> thread ends
+//!           in a user namespace: member -> bind ns/* on files -> member ends; thread: setns -> lo up -> ...
 //!  inside() thread of its own: setns -> closure -> thread ends
 //!  unpin()  any thread: umount + unlink, whatever is there
 //! ```
@@ -32,6 +33,8 @@ use rustix::fs::{Mode, OFlags, fstatfs};
 use thiserror::Error;
 
 use sysctl::Sysctl;
+
+use crate::users::{IdMaps, Member};
 
 /// `NSFS_MAGIC`, what statfs(2) says of a namespace file.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -82,13 +85,18 @@ pub struct Pinned {
     pub ipc: Option<PathBuf>,
     /// The UTS namespace (host name).
     pub uts: Option<PathBuf>,
+    /// The user namespace that the others belong to.
+    pub user: Option<PathBuf>,
 }
 
 /// What [`pin`] is to make.
 #[derive(Debug, Clone, Copy)]
 pub struct PinRequest<'a> {
-    /// An existing folder of mode 0700 that nobody else changes; the files `net`, `ipc`, `uts` are made in it.
+    /// An existing folder of mode 0700 that nobody else changes; the files `net`, `ipc`, `uts`, `user` are made in
+    /// it.
     pub dir: &'a Path,
+    /// Make a user namespace with these mappings, and the others in it: they belong to it then.
+    pub users: Option<IdMaps<'a>>,
     /// Make a network namespace, with its loopback up.
     pub net: bool,
     /// Make an IPC namespace.
@@ -108,16 +116,18 @@ enum Kind {
     Net,
     Ipc,
     Uts,
+    User,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Net, Self::Ipc, Self::Uts];
+    const ALL: [Self; 4] = [Self::Net, Self::Ipc, Self::Uts, Self::User];
 
     fn name(self) -> &'static str {
         match self {
             Self::Net => "net",
             Self::Ipc => "ipc",
             Self::Uts => "uts",
+            Self::User => "user",
         }
     }
 
@@ -126,6 +136,7 @@ impl Kind {
             Self::Net => CloneFlags::CLONE_NEWNET,
             Self::Ipc => CloneFlags::CLONE_NEWIPC,
             Self::Uts => CloneFlags::CLONE_NEWUTS,
+            Self::User => CloneFlags::CLONE_NEWUSER,
         }
     }
 
@@ -134,6 +145,7 @@ impl Kind {
             Self::Net => request.net,
             Self::Ipc => request.ipc,
             Self::Uts => request.uts,
+            Self::User => request.users.is_some(),
         }
     }
 }
@@ -157,23 +169,16 @@ pub fn pin(request: &PinRequest<'_>) -> Result<Pinned, NamespaceError> {
     let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.wanted(request)).collect();
 
     let mut made = Vec::with_capacity(kinds.len());
-    let outcome = on_own_thread("pin", || {
-        unshare_into(&kinds)?;
-        if request.net {
-            raise_loopback().map_err(step("bring up", "lo"))?;
-        }
-        if let Some(hostname) = request.hostname.filter(|_| request.uts) {
-            nix::unistd::sethostname(hostname).map_err(refused("set hostname", hostname))?;
-        }
-        for sysctl in &sysctls {
-            sysctl.apply()?;
-        }
-        for kind in &kinds {
-            bind(*kind, &request.dir.join(kind.name()), &mut made)?;
-        }
-        Ok(())
-    })
-    .and_then(|result| result);
+    let outcome = match &request.users {
+        None => on_own_thread("pin", || {
+            unshare_into(&kinds)?;
+            furnish(request, &sysctls)?;
+            let own = Path::new("/proc/thread-self");
+            kinds.iter().try_for_each(|kind| bind(*kind, own, request.dir, &mut made))
+        })
+        .and_then(|result| result),
+        Some(users) => pin_owned(request, users, &kinds, &sysctls, &mut made),
+    };
     if let Err(error) = outcome {
         for path in &made {
             // The first error is the one worth telling; unpin of the folder finds what stays here.
@@ -182,7 +187,52 @@ pub fn pin(request: &PinRequest<'_>) -> Result<Pinned, NamespaceError> {
         return Err(error);
     }
     let path_of = |kind: Kind| kind.wanted(request).then(|| request.dir.join(kind.name()));
-    Ok(Pinned { net: path_of(Kind::Net), ipc: path_of(Kind::Ipc), uts: path_of(Kind::Uts) })
+    Ok(Pinned {
+        net: path_of(Kind::Net),
+        ipc: path_of(Kind::Ipc),
+        uts: path_of(Kind::Uts),
+        user: path_of(Kind::User),
+    })
+}
+
+/// What is set in the new namespaces, by a thread that is in them.
+fn furnish(request: &PinRequest<'_>, sysctls: &[Sysctl]) -> Result<(), NamespaceError> {
+    if request.net {
+        raise_loopback().map_err(step("bring up", "lo"))?;
+    }
+    if let Some(hostname) = request.hostname.filter(|_| request.uts) {
+        nix::unistd::sethostname(hostname).map_err(refused("set hostname", hostname))?;
+    }
+    let root = request.users.and_then(|users| users.root());
+    sysctls.iter().try_for_each(|sysctl| sysctl.apply(root))
+}
+
+/// Pins namespaces that belong to a user namespace: only a process without threads can enter one, so they are made
+/// with a process that does nothing else, and furnished by a thread that enters all of them but that one.
+fn pin_owned(
+    request: &PinRequest<'_>,
+    users: &IdMaps<'_>,
+    kinds: &[Kind],
+    sysctls: &[Sysctl],
+    made: &mut Vec<PathBuf>,
+) -> Result<(), NamespaceError> {
+    let flags = kinds.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag());
+    let flags = u64::from(flags.bits().unsigned_abs());
+    let member = Member::make(flags, users).map_err(step("make", "a user namespace"))?;
+    for kind in kinds {
+        bind(*kind, &member.file(""), request.dir, made)?;
+    }
+    drop(member);
+    let others = kinds.iter().filter(|kind| **kind != Kind::User);
+    on_own_thread("furnish", || {
+        for kind in others {
+            let path = request.dir.join(kind.name());
+            let file = fs::File::open(&path).map_err(step("open namespace", path.display()))?;
+            setns(&file, kind.flag()).map_err(refused("enter namespace", path.display()))?;
+        }
+        furnish(request, sysctls)
+    })
+    .and_then(|result| result)
 }
 
 /// Removes what [`pin`] made in `dir`, all of it or the part that is there. Idempotent; the folder itself stays.
@@ -270,16 +320,23 @@ fn unshare_into(kinds: &[Kind]) -> Result<(), NamespaceError> {
     unshare(flags).map_err(refused("make namespaces", names.join(", ")))
 }
 
-fn bind(kind: Kind, path: &Path, made: &mut Vec<PathBuf>) -> Result<(), NamespaceError> {
+/// Pins a namespace of the process whose folder in procfs is `member`.
+fn bind(
+    kind: Kind,
+    member: &Path,
+    dir: &Path,
+    made: &mut Vec<PathBuf>,
+) -> Result<(), NamespaceError> {
+    let path = dir.join(kind.name());
     OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)
+        .open(&path)
         .map_err(step("create", path.display()))?;
-    made.push(path.to_owned());
-    let source = format!("/proc/thread-self/ns/{}", kind.name());
-    mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+    made.push(path.clone());
+    let source = member.join("ns").join(kind.name());
+    mount(Some(&source), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .map_err(refused("pin a namespace at", path.display()))
 }
 

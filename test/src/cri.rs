@@ -136,6 +136,14 @@ impl Cri {
         answer.status.ok_or_else(|| Status::internal("the answer has no status"))
     }
 
+    /// What ContainerStatus says beyond the status, as crictl shows it.
+    pub async fn container_info(&self, id: &str) -> Answer<serde_json::Value> {
+        let request = ContainerStatusRequest { container_id: id.into(), verbose: true };
+        let answer = self.runtime.clone().container_status(request).await?.into_inner();
+        let info = answer.info.get("info").map(String::as_str).unwrap_or_default();
+        serde_json::from_str(info).map_err(|error| Status::internal(error.to_string()))
+    }
+
     /// ExecSync with a timeout in seconds (0: none).
     pub async fn exec(&self, id: &str, cmd: &[&str], timeout: i64) -> Answer<ExecSyncResponse> {
         let cmd = cmd.iter().map(ToString::to_string).collect();

@@ -5,7 +5,7 @@ use e2e::runner::Test;
 use e2e::spec::{Container, PodConfig, sleeper};
 use e2e::tests;
 use e2e::world::World;
-use proto::cri::{NamespaceMode, NamespaceOption};
+use proto::cri::{Capability, NamespaceMode, NamespaceOption};
 
 pub fn tests() -> Vec<Test> {
     tests![
@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Test> {
         Any: a_pod_can_use_the_nodes_processes,
         Any: a_pod_can_use_the_nodes_ipc,
         Any: containers_can_share_one_process_namespace,
+        Any: a_containers_first_process_shows_nothing_of_the_host_to_who_may_trace_it,
         Any: sysctls_hold_in_the_pod_and_nowhere_else,
     ]
 }
@@ -110,6 +111,29 @@ async fn containers_can_share_one_process_namespace(world: &mut World) {
     // The end of one container is not the end of the namespace.
     node.cri.stop(&one, 5).await.unwrap();
     assert_eq!(node.sh(&two, "echo still here").await, "still here");
+}
+
+async fn a_containers_first_process_shows_nothing_of_the_host_to_who_may_trace_it(
+    world: &mut World,
+) {
+    let node = world.node().await;
+    let config = node.pod_config("traced").namespaces(|options| {
+        options.pid = NamespaceMode::Pod.into();
+    });
+    let pod = node.run_pod(config).await.unwrap();
+    let config = sleeper("traced").namespaces_of(&pod.config).security(|security| {
+        let add_capabilities = vec!["SYS_PTRACE".to_owned()];
+        security.capabilities = Some(Capability { add_capabilities, ..Default::default() });
+    });
+    let id = node.run(&pod, &config).await;
+    // With this right the first process is an open book: its pages must be empty.
+    let look = "ls -A /proc/1/root/ | wc -l; grep CapEff /proc/1/status | tr -d '\t'; ls /proc/1/fd | wc -l; \
+        for ns in net ipc uts; do test $(readlink /proc/1/ns/$ns) = $(readlink /proc/self/ns/$ns) && echo same; done; \
+        touch /proc/1/root/x 2>/dev/null || echo read-only";
+    let said = node.sh(&id, look).await;
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..2], ["0", "CapEff:0000000000000000"], "{said}");
+    assert_eq!(lines[3..], ["same", "same", "same", "read-only"], "{said}");
 }
 
 async fn sysctls_hold_in_the_pod_and_nowhere_else(world: &mut World) {

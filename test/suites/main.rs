@@ -36,6 +36,7 @@ mod pulls;
 mod random_kills;
 mod recovery;
 mod seccomp;
+mod userns;
 
 fn main() -> ExitCode {
     let folder = match enter() {
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         mounts::tests(),
         isolation::tests(),
         seccomp::tests(),
+        userns::tests(),
         cgroups::tests(),
         exec::tests(),
         logs::tests(),

@@ -88,6 +88,7 @@ impl Node {
         let dir = self.dir.join("ns").join(id);
         fs::create_dir_all(&dir).unwrap();
         let request = PinRequest {
+            users: None,
             dir: &dir,
             net: true,
             ipc: true,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::security::Security;
 use crate::error::Error;
 use crate::grammar;
+use crate::ids::IdMaps;
 use crate::limits::{self, Resources};
 use crate::signal::Signal;
 
@@ -63,6 +64,9 @@ pub struct Mount {
     pub propagation: Propagation,
     /// Echoed; there is no SELinux label to set.
     pub selinux_relabel: bool,
+    /// Which ids its files are shown with.
+    #[serde(default)]
+    pub ids: Option<IdMaps>,
 }
 
 /// A device node of the host.
@@ -196,9 +200,6 @@ fn refuse_unsupported(config: &cri::ContainerConfig, about: &str) -> Result<(), 
         if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
             return Err(unsupported("a mount of an image"));
         }
-        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(unsupported("a mount with mapped ids"));
-        }
         if !mount.mount_options.is_empty() {
             return Err(unsupported("a mount with options of its own"));
         }
@@ -255,6 +256,8 @@ fn parse_mount(mount: cri::Mount) -> Result<Mount, String> {
         recursive_read_only: mount.recursive_read_only,
         propagation,
         selinux_relabel: mount.selinux_relabel,
+        ids: IdMaps::parse(&mount.uid_mappings, &mount.gid_mappings)
+            .map_err(|reason| format!("mount {target}: {reason}"))?,
     })
 }
 

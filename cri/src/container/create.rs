@@ -112,6 +112,10 @@ impl Draft {
             let reason = "a privileged container wants a privileged sandbox".into();
             return Err(Error::Invalid { operation: operation(), reason });
         }
+        if config.security.users != pod.users {
+            let reason = "its user namespace is not the one that its pod was run with".into();
+            return Err(Error::Invalid { operation: operation(), reason });
+        }
         let name = &config.image.image;
         let image = runtime
             .images

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::grammar;
 use crate::id::ContainerId;
+use crate::ids::IdMaps;
 
 /// Whose processes a container sees.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -67,6 +68,9 @@ pub struct Security {
     pub capabilities: CapabilityChange,
     /// The process namespace.
     pub pid: PidView,
+    /// The mappings of the user namespace: those of the pod.
+    #[serde(default)]
+    pub users: Option<IdMaps>,
     /// The user.
     pub run_as: RunAs,
     /// Whether the root file system is read-only.
@@ -98,10 +102,16 @@ impl Security {
                 .map_err(invalid)
         };
         let capabilities = wire.capabilities.clone().unwrap_or_default();
+        let users = parse_users(wire.namespace_options.as_ref()).map_err(invalid)?;
+        let run_as = parse_user(&wire).map_err(invalid)?;
+        if let Some(maps) = &users {
+            check_mapped(maps, &run_as).map_err(invalid)?;
+        }
         Ok(Self {
             privileged: wire.privileged,
             pid: parse_pid(wire.namespace_options.as_ref()).map_err(invalid)?,
-            run_as: parse_user(&wire).map_err(invalid)?,
+            users,
+            run_as,
             readonly_rootfs: wire.readonly_rootfs,
             no_new_privs: wire.no_new_privs,
             seccomp: parse_seccomp(&wire).map_err(invalid)?,
@@ -182,6 +192,22 @@ fn parse_pid(options: Option<&cri::NamespaceOption>) -> Result<PidView, String> 
             .parse()
             .map(PidView::Target)
             .map_err(|error| format!("target container of the pid namespace: {error}")),
+    }
+}
+
+fn parse_users(options: Option<&cri::NamespaceOption>) -> Result<Option<IdMaps>, String> {
+    IdMaps::parse_pod(options.and_then(|options| options.userns_options.as_ref()))
+}
+
+/// Numbers that mean nobody in the pod's user namespace. What only the image says is found out by the start.
+fn check_mapped(maps: &IdMaps, run_as: &RunAs) -> Result<(), String> {
+    let user = run_as.user.as_ref().and_then(|user| user.parse().ok());
+    if let Some(user) = user.filter(|user| !maps.has_user(*user)) {
+        return Err(format!("user {user} is not one of the pod's user namespace"));
+    }
+    match run_as.group.iter().chain(&run_as.supplemental).find(|group| !maps.has_group(**group)) {
+        Some(group) => Err(format!("group {group} is not one of the pod's user namespace")),
+        None => Ok(()),
     }
 }
 

@@ -72,6 +72,8 @@ fn user(container: &Container) -> cri::ContainerUser {
 }
 
 fn mount(mount: &Mount) -> cri::Mount {
+    let (uid_mappings, gid_mappings) =
+        mount.ids.as_ref().map(crate::ids::IdMaps::to_wire).unwrap_or_default();
     let propagation = match mount.propagation {
         Propagation::Private => cri::MountPropagation::PropagationPrivate,
         Propagation::HostToContainer => cri::MountPropagation::PropagationHostToContainer,
@@ -84,6 +86,8 @@ fn mount(mount: &Mount) -> cri::Mount {
         selinux_relabel: mount.selinux_relabel,
         propagation: propagation.into(),
         recursive_read_only: mount.recursive_read_only,
+        uid_mappings,
+        gid_mappings,
         ..Default::default()
     }
 }

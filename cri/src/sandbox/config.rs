@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::grammar;
+use crate::ids::IdMaps;
 use crate::limits::{self, CgroupDriver, CgroupParent};
 
 /// What names a sandbox for the kubelet; unique among all sandboxes.
@@ -92,6 +93,9 @@ pub struct SandboxConfig {
     pub ipc: PodScope,
     /// The process namespace.
     pub pid: PidScope,
+    /// The mappings of the pod's own user namespace; none where it is the node's.
+    #[serde(default)]
+    pub users: Option<IdMaps>,
     /// Kernel parameters of the pod's namespaces.
     pub sysctls: BTreeMap<String, String>,
     /// Whether privileged containers may be created in it.
@@ -116,9 +120,15 @@ impl SandboxConfig {
         let security = linux.security_context.unwrap_or_default();
         let options = security.namespace_options.unwrap_or_default();
         let invalid = |reason: String| Error::Invalid { operation: about.clone(), reason };
-        refuse_user_namespace(&options, &about)?;
         let network = pod_scope(options.network, "network").map_err(invalid)?;
         let ipc = pod_scope(options.ipc, "ipc").map_err(invalid)?;
+        let pid = pid_scope(options.pid).map_err(invalid)?;
+        let users = IdMaps::parse_pod(options.userns_options.as_ref()).map_err(invalid)?;
+        if users.is_some() && (ipc == PodScope::Node || pid == PidScope::Node) {
+            // Who has no rights over these namespaces could not even mount what they show.
+            let reason = "a pod with its own user namespace has its own IPC and process namespaces";
+            return Err(invalid(reason.into()));
+        }
         limits::check_map("labels", &config.labels).map_err(invalid)?;
         limits::check_map("annotations", &config.annotations).map_err(invalid)?;
         for (key, value) in &linux.sysctls {
@@ -134,7 +144,8 @@ impl SandboxConfig {
             cgroup_parent: CgroupParent::parse(&linux.cgroup_parent, driver).map_err(invalid)?,
             network,
             ipc,
-            pid: pid_scope(options.pid).map_err(invalid)?,
+            pid,
+            users,
             sysctls: linux.sysctls.into_iter().collect(),
             privileged: security.privileged,
             runtime_handler: handler,
@@ -167,17 +178,6 @@ fn parse_metadata(metadata: Option<cri::PodSandboxMetadata>) -> Result<Metadata,
     }
     let cri::PodSandboxMetadata { name, uid, namespace, attempt } = metadata;
     Ok(Metadata { name, namespace, uid, attempt })
-}
-
-fn refuse_user_namespace(options: &cri::NamespaceOption, about: &str) -> Result<(), Error> {
-    let mode = options.userns_options.as_ref().map(cri::UserNamespace::mode);
-    match mode {
-        None | Some(cri::NamespaceMode::Node) => Ok(()),
-        Some(_) => Err(Error::Unsupported {
-            operation: about.to_owned(),
-            what: "a user namespace for the pod".into(),
-        }),
-    }
 }
 
 fn pod_scope(mode: i32, which: &str) -> Result<PodScope, String> {
@@ -304,6 +304,35 @@ mod tests {
         let nameless = cri::PodSandboxMetadata { name: String::new(), ..metadata() };
         assert!(parse(|config| config.metadata = Some(nameless)).is_err());
         assert_eq!(parse(|_| ()).unwrap().pod(), "default/web");
+    }
+
+    #[test]
+    fn a_user_namespace_goes_with_ipc_and_process_namespaces_of_the_pods_own() {
+        let range = cri::IdMapping { host_id: 100_000, container_id: 0, length: 65_536 };
+        let users = |change: fn(&mut cri::NamespaceOption)| {
+            let mut options = cri::NamespaceOption {
+                userns_options: Some(cri::UserNamespace {
+                    mode: cri::NamespaceMode::Pod.into(),
+                    uids: vec![range],
+                    gids: vec![range],
+                }),
+                ..Default::default()
+            };
+            change(&mut options);
+            parse(|config| {
+                let security_context = Some(cri::LinuxSandboxSecurityContext {
+                    namespace_options: Some(options),
+                    ..Default::default()
+                });
+                config.linux =
+                    Some(cri::LinuxPodSandboxConfig { security_context, ..Default::default() });
+            })
+        };
+        let node = cri::NamespaceMode::Node;
+        assert!(users(|_| ()).unwrap().users.is_some());
+        assert!(users(|options| options.network = node.into()).is_ok());
+        assert!(users(|options| options.ipc = node.into()).is_err());
+        assert!(users(|options| options.pid = node.into()).is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use super::config::{Dns, PodScope, SandboxConfig};
 use super::paths::PodPaths;
 use crate::error::Error;
+use crate::ids::IdMaps;
 
 /// The size Docker gave /dev/shm, which programs have come to expect.
 const SHM_OPTIONS: &str = "mode=1777,size=65536k";
@@ -40,15 +41,15 @@ pub fn make(paths: &PodPaths, config: &SandboxConfig) -> Result<(), Error> {
         PodScope::Node => fs::read_to_string("/proc/sys/kernel/hostname").map_err(error)?,
         PodScope::Pod => format!("{}\n", config.hostname),
     };
-    write(&paths.hostname(), &hostname).map_err(error)?;
+    write(&paths.hostname(), &hostname, config).map_err(error)?;
     let resolver = match &config.dns {
         Some(dns) => resolv_conf(dns),
         None => read_or_empty(Path::new("/etc/resolv.conf")).map_err(error)?,
     };
-    write(&paths.resolv_conf(), &resolver).map_err(error)?;
+    write(&paths.resolv_conf(), &resolver, config).map_err(error)?;
     if config.ipc == PodScope::Pod {
         fs::create_dir_all(paths.shm()).map_err(error)?;
-        mount_shm(&paths.shm()).map_err(error)?;
+        mount_shm(&paths.shm(), config).map_err(error)?;
     }
     Ok(())
 }
@@ -62,7 +63,7 @@ pub fn make_hosts(paths: &PodPaths, config: &SandboxConfig, ips: &[IpAddr]) -> R
         PodScope::Node => read_or_empty(Path::new("/etc/hosts")),
         PodScope::Pod => Ok(hosts(&config.hostname, ips)),
     };
-    text.and_then(|text| write(&paths.hosts(), &text)).map_err(|source| Error::Io {
+    text.and_then(|text| write(&paths.hosts(), &text, config)).map_err(|source| Error::Io {
         operation: format!("write the hosts file of pod {}", config.pod()),
         source,
     })
@@ -107,9 +108,11 @@ pub fn read_ready(paths: &PodPaths) -> Result<Option<Vec<IpAddr>>, Error> {
     crate::record::read(&paths.ready())
 }
 
-fn mount_shm(target: &Path) -> io::Result<()> {
+fn mount_shm(target: &Path, config: &SandboxConfig) -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let options = std::ffi::CString::new(SHM_OPTIONS)?;
+    let owner = owner(config).map(|(uid, gid)| format!(",uid={uid},gid={gid}"));
+    let options = format!("{SHM_OPTIONS}{}", owner.unwrap_or_default());
+    let options = std::ffi::CString::new(options)?;
     Ok(rustix::mount::mount("shm", target, "tmpfs", flags, options.as_c_str())?)
 }
 
@@ -122,9 +125,17 @@ fn detach(target: &Path) -> io::Result<()> {
     }
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
+/// Whom the files are given to. They are few and the pod's alone, and not every kernel can map ids of a tmpfs.
+fn owner(config: &SandboxConfig) -> Option<(u32, u32)> {
+    config.users.as_ref().and_then(IdMaps::root)
+}
+
+fn write(path: &Path, text: &str, config: &SandboxConfig) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::write(path, text)?;
+    if let Some((uid, gid)) = owner(config) {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 

@@ -47,6 +47,12 @@ impl PodPaths {
         self.dir.join("ns/uts")
     }
 
+    /// The pinned user namespace, of pods that have one.
+    #[must_use]
+    pub fn user(&self) -> PathBuf {
+        self.dir.join("ns/user")
+    }
+
     /// The pinned process namespace, of pods that share one.
     #[must_use]
     pub fn pid(&self) -> PathBuf {

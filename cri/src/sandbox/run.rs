@@ -22,6 +22,7 @@ use super::{Record, Sandbox, files, folder};
 use crate::clock::Nanos;
 use crate::error::Error;
 use crate::id::SandboxId;
+use crate::ids::IdRange;
 use crate::record;
 use crate::runtime::{HANDLER, Runtime, fingerprint};
 use crate::undo::Undo;
@@ -43,6 +44,12 @@ pub async fn run(
         return Err(Error::Invalid {
             operation: format!("run pod {}", config.pod()),
             reason: format!("no runtime handler {:?} is configured", config.runtime_handler),
+        });
+    }
+    if config.users.is_some() && !runtime.maps_users {
+        return Err(Error::Unsupported {
+            operation: format!("run pod {}", config.pod()),
+            what: "a user namespace on this kernel and file system".into(),
         });
     }
     let key = config.metadata.clone();
@@ -148,7 +155,17 @@ impl Draft {
 fn pin(paths: &PodPaths, config: &SandboxConfig) -> Result<(), Error> {
     let sysctls: Vec<_> = config.sysctls.clone().into_iter().collect();
     let own_network = config.network == PodScope::Pod;
+    let ranges = |ranges: &[IdRange]| -> Vec<sys::users::IdRange> {
+        let range = |range: &IdRange| sys::users::IdRange {
+            inside: range.container,
+            outside: range.host,
+            size: range.length,
+        };
+        ranges.iter().map(range).collect()
+    };
+    let maps = config.users.as_ref().map(|maps| (ranges(&maps.users), ranges(&maps.groups)));
     let request = PinRequest {
+        users: maps.as_ref().map(|(users, groups)| sys::users::IdMaps { users, groups }),
         dir: &paths.namespaces(),
         net: own_network,
         ipc: config.ipc == PodScope::Pod,

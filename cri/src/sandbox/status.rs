@@ -72,7 +72,10 @@ fn namespaces(sandbox: &Sandbox) -> cri::LinuxPodSandboxStatus {
         pid: pid.into(),
         ipc: scope(config.ipc).into(),
         target_id: String::new(),
-        userns_options: None,
+        userns_options: config.users.as_ref().map(|maps| {
+            let (uids, gids) = maps.to_wire();
+            cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids, gids }
+        }),
     };
     cri::LinuxPodSandboxStatus { namespaces: Some(cri::Namespace { options: Some(options) }) }
 }

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxCpuBuilder, LinuxHugepageLimitBuilder, LinuxMemoryBuilder,
-    LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
+    Linux, LinuxBuilder, LinuxCpuBuilder, LinuxHugepageLimitBuilder, LinuxIdMapping,
+    LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
     LinuxResourcesBuilder, LinuxSeccomp, RootBuilder, Spec, SpecBuilder,
 };
 
@@ -22,6 +22,7 @@ pub use device::HostDevice;
 use crate::container::config::{ContainerConfig, Propagation};
 use crate::error::Error;
 use crate::id::{ContainerId, SandboxId};
+use crate::ids::IdRange;
 use crate::limits::Resources;
 use crate::sandbox::config::{PodScope, SandboxConfig};
 use crate::sandbox::paths::PodPaths;
@@ -117,6 +118,10 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux, OciSpecError> {
         .masked_paths(texts(&security.masked_paths))
         .readonly_paths(texts(&security.readonly_paths))
         .build()?;
+    if let Some(maps) = &inputs.sandbox.users {
+        linux.set_uid_mappings(Some(mappings(&maps.users)?));
+        linux.set_gid_mappings(Some(mappings(&maps.groups)?));
+    }
     let propagations = inputs.config.mounts.iter().map(|mount| mount.propagation);
     linux.set_rootfs_propagation(match strongest(propagations) {
         Propagation::Private => None,
@@ -124,6 +129,17 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux, OciSpecError> {
         Propagation::Bidirectional => Some("rshared".into()),
     });
     Ok(linux)
+}
+
+fn mappings(ranges: &[IdRange]) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+    let mapping = |range: &IdRange| {
+        LinuxIdMappingBuilder::default()
+            .container_id(range.container)
+            .host_id(range.host)
+            .size(range.length)
+            .build()
+    };
+    ranges.iter().map(mapping).collect()
 }
 
 fn strongest(propagations: impl Iterator<Item = Propagation>) -> Propagation {
@@ -141,6 +157,9 @@ fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> 
     let join =
         |typ, path: &std::path::Path| LinuxNamespaceBuilder::default().typ(typ).path(path).build();
     let mut namespaces = vec![new(LinuxNamespaceType::Mount)?];
+    if inputs.sandbox.users.is_some() {
+        namespaces.push(join(LinuxNamespaceType::User, &inputs.pod.user())?);
+    }
     if inputs.sandbox.network == PodScope::Pod {
         namespaces.push(join(LinuxNamespaceType::Network, &inputs.pod.net())?);
         namespaces.push(join(LinuxNamespaceType::Uts, &inputs.pod.uts())?);

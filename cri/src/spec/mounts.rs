@@ -5,7 +5,7 @@ use std::path::Path;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{Mount, MountBuilder};
 
-use super::Inputs;
+use super::{Inputs, mappings};
 use crate::container::config::{self, Propagation};
 use crate::sandbox::config::PodScope;
 
@@ -25,29 +25,36 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
     let mut volumes: Vec<&config::Mount> = wanted.iter().collect();
     volumes.sort_by_key(|volume| volume.container_path.components().count());
     for volume in volumes {
-        mounts.push(bind(&volume.host_path, &volume.container_path, &volume_options(volume))?);
+        let mut made = bind(&volume.host_path, &volume.container_path, &volume_options(volume))?;
+        if let Some(maps) = &volume.ids {
+            made.set_uid_mappings(Some(mappings(&maps.users)?));
+            made.set_gid_mappings(Some(mappings(&maps.groups)?));
+        }
+        mounts.push(made);
     }
     Ok(mounts)
 }
 
 fn defaults(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
     let writable = if inputs.config.security.privileged { "rw" } else { "ro" };
+    let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    // The group tty, where the pod has it.
+    if inputs.sandbox.users.as_ref().is_none_or(|maps| maps.has_group(5)) {
+        terminals.push("gid=5");
+    }
     let mut mounts = vec![
         special("/proc", "proc", &["nosuid", "noexec", "nodev"])?,
         special("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
-        special(
-            "/dev/pts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        )?,
+        special("/dev/pts", "devpts", &terminals)?,
         special("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,
     ];
     if inputs.sandbox.network == PodScope::Node {
         // The node's network is shown by the node's sysfs: a new one would show a namespace that is not ours.
+        let access = if inputs.sandbox.users.is_some() { "rro" } else { writable };
         mounts.push(bind(
             Path::new("/sys"),
             Path::new("/sys"),
-            &["rbind", "rslave", "nosuid", "noexec", "nodev", writable],
+            &["rbind", "rslave", "nosuid", "noexec", "nodev", access],
         )?);
     } else {
         mounts.push(special("/sys", "sysfs", &["nosuid", "noexec", "nodev", writable])?);

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
+use rustix::process::Uid;
 
 use super::{Kind, NamespaceError, PinRequest, step};
 
@@ -20,6 +21,7 @@ pub(super) struct Sysctl {
     key: String,
     file: PathBuf,
     value: String,
+    owner: Kind,
 }
 
 impl Sysctl {
@@ -46,16 +48,26 @@ impl Sysctl {
             return Err(invalid("has a value that is not one line"));
         }
         let file = Path::new("/proc/sys").join(path);
-        Ok(Self { key: key.to_owned(), file, value: value.to_owned() })
+        Ok(Self { key: key.to_owned(), file, value: value.to_owned(), owner })
     }
 
     /// Writes the value. procfs resolves these files by the namespaces of the thread that opens them, so the
     /// host's mount of it serves (`net_ctl_root`, `set_is_seen` of the ipc and mqueue roots, `proc_do_uts_string`).
-    pub(super) fn apply(&self) -> Result<(), NamespaceError> {
-        OpenOptions::new()
-            .write(true)
-            .open(&self.file)
-            .and_then(|mut file: File| file.write_all(self.value.as_bytes()))
+    ///
+    /// Those of an IPC namespace belong to the `root` of its user namespace and to nobody above it (`ipc_permissions`):
+    /// the thread, which is to end afterwards, writes them as that user.
+    pub(super) fn apply(&self, root: Option<u32>) -> Result<(), NamespaceError> {
+        let become_user = |uid| rustix::thread::set_thread_res_uid(Uid::ROOT, uid, Uid::ROOT);
+        let owner = root.filter(|_| self.owner == Kind::Ipc).map(Uid::from_raw);
+        let changed = owner.map_or(Ok(()), become_user).map_err(std::io::Error::from);
+        let written = changed.and_then(|()| {
+            let mut file: File = OpenOptions::new().write(true).open(&self.file)?;
+            file.write_all(self.value.as_bytes())
+        });
+        owner.map_or(Ok(()), |_| become_user(Uid::ROOT)).map_err(|errno| {
+            step("set sysctl", &self.key)(errno.into())
+        })?;
+        written
             .map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
                 Some(Errno::NOENT) => self.invalid("is not known to this kernel"),
                 Some(Errno::INVAL | Errno::RANGE) => {

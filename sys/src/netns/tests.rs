@@ -6,7 +6,15 @@ use super::sysctl::slash_form;
 use super::*;
 
 fn request<'a>(dir: &'a Path, sysctls: &'a [(String, String)]) -> PinRequest<'a> {
-    PinRequest { dir, net: true, ipc: true, uts: true, hostname: Some("pod-1"), sysctls }
+    PinRequest {
+        dir,
+        users: None,
+        net: true,
+        ipc: true,
+        uts: true,
+        hostname: Some("pod-1"),
+        sysctls,
+    }
 }
 
 fn refusal(key: &str, value: &str) -> Option<&'static str> {
@@ -179,5 +187,47 @@ fn inside_refuses_files_that_are_not_network_namespaces() {
         assert!(inside(&dir.join("uts"), || ()).is_err());
         assert!(inside(&dir.join("gone"), || ()).is_err());
         assert!(!is_pinned(&dir.join("gone")) && !is_pinned(dir));
+    });
+}
+
+#[test]
+fn namespaces_of_a_user_namespace_belong_to_it_and_are_furnished() {
+    use crate::users::IdRange;
+    let range = [IdRange { inside: 0, outside: 100_000, size: 65_536 }];
+    isolated("users", |dir| {
+        let sysctls = [
+            ("net.ipv4.ip_unprivileged_port_start", "0"),
+            ("kernel.shm_rmid_forced", "1"),
+            ("fs.mqueue.msg_max", "20"),
+            ("kernel.domainname", "example"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let users = Some(IdMaps { users: &range, groups: &range });
+        let made = pin(&PinRequest { users, ..request(dir, &sysctls) }).unwrap();
+        let files = [&made.net, &made.ipc, &made.uts].map(|path| File::open(path.as_ref().unwrap()).unwrap());
+        let read = |name: &'static str| {
+            let files = &files;
+            on_own_thread("look", move || {
+                for file in files {
+                    setns(file, CloneFlags::empty()).unwrap();
+                }
+                fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap().trim().to_owned()
+            })
+            .unwrap()
+        };
+        assert_eq!(read("net/ipv4/ip_unprivileged_port_start"), "0");
+        assert_eq!(read("kernel/shm_rmid_forced"), "1");
+        assert_eq!(read("fs/mqueue/msg_max"), "20");
+        assert_eq!(read("kernel/hostname"), "pod-1");
+        assert_eq!(read("kernel/domainname"), "example");
+        // NS_GET_USERNS: the network namespace's owner is the pinned user namespace.
+        let owner = crate::attribute::owning_users(&files[0]).unwrap();
+        let inode = |file: &File| std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap());
+        let pinned = File::open(made.user.as_ref().unwrap()).unwrap();
+        assert_eq!(inode(&File::from(owner)), inode(&pinned));
+        let again = pin(&PinRequest { users, ..request(dir, &[]) });
+        assert!(matches!(again, Err(NamespaceError::Step { .. })));
+        unpin(dir).unwrap();
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
     });
 }
