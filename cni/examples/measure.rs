@@ -98,7 +98,15 @@ async fn up(network: &Arc<Network>, dir: &Path, id: &str, times: &mut Times) {
     // As the daemon does it: pin blocks, so that it is not for the executor's threads.
     let pinned = tokio::task::spawn_blocking(move || {
         let hostname = Some(hostname.as_str());
-        pin(&PinRequest { dir: &at, users: None, net: true, ipc: true, uts: true, hostname, sysctls: &[] })
+        pin(&PinRequest {
+            dir: &at,
+            users: None,
+            net: true,
+            ipc: true,
+            uts: true,
+            hostname,
+            sysctls: &[],
+        })
     });
     let netns = pinned.await.unwrap().unwrap().net.unwrap();
     times.0[0].push(begun.elapsed().as_micros());

@@ -37,7 +37,10 @@ impl IdMaps {
     ///
     /// # Errors
     /// Says which range is empty, too long or twice there, or that one kind is missing.
-    pub fn parse(users: &[cri::IdMapping], groups: &[cri::IdMapping]) -> Result<Option<Self>, String> {
+    pub fn parse(
+        users: &[cri::IdMapping],
+        groups: &[cri::IdMapping],
+    ) -> Result<Option<Self>, String> {
         match (users.is_empty(), groups.is_empty()) {
             (true, true) => Ok(None),
             (false, false) => {

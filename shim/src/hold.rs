@@ -26,9 +26,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::fs::{Gid, Uid};
 use rustix::mount::mount_bind;
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space,
-};
+use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space};
 use sys::process::{CloneRequest, NEW_PIDS, SAME_PARENT, SingleThreaded, Wait, wait};
 
 /// Makes a holder for the pod whose folder is `folder`.

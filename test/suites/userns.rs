@@ -102,7 +102,7 @@ async fn ids_inside_are_others_outside(world: &mut World) {
 async fn images_are_shared_by_pods_of_different_ids_and_never_chowned(world: &mut World) {
     let node = world.node().await;
     let text = "stat -c '%u %g %a' /data/owned /data/setuid; echo x >> /data/kept; id -u";
-    let mut config_of = |name: &str| script(name, text);
+    let config_of = |name: &str| script(name, text);
     let mut said = Vec::new();
     for (name, base) in [("one", BASE), ("two", 2 * BASE)] {
         let pod = node.run_pod(config(node, name, base)).await.unwrap();
@@ -153,7 +153,8 @@ async fn the_pods_other_namespaces_belong_to_its_user_namespace(world: &mut Worl
 async fn a_mapped_volume_has_the_owners_that_the_container_sees(world: &mut World) {
     let folder = world.new_folder();
     std::fs::write(folder.join("secret"), "secret\n").unwrap();
-    std::fs::set_permissions(folder.join("secret"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(folder.join("secret"), std::fs::Permissions::from_mode(0o600))
+        .unwrap();
     std::os::unix::fs::chown(folder.join("secret"), Some(1000), Some(1000)).unwrap();
     let node = world.node().await;
     let pod = pod(node, "mapped").await;
@@ -172,7 +173,8 @@ async fn a_mapped_volume_has_the_owners_that_the_container_sees(world: &mut Worl
 async fn a_volume_that_is_not_mapped_keeps_its_owners(world: &mut World) {
     let folder = world.new_folder();
     std::fs::write(folder.join("secret"), "secret\n").unwrap();
-    std::fs::set_permissions(folder.join("secret"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(folder.join("secret"), std::fs::Permissions::from_mode(0o600))
+        .unwrap();
     let node = world.node().await;
     let pod = pod(node, "foreign").await;
     // The host's root is nobody here, and the pod's root nobody there.
@@ -205,7 +207,8 @@ async fn execs_are_in_the_user_namespace_and_so_they_are_after_a_restart_of_the_
 
 async fn containers_share_processes_in_a_user_namespace(world: &mut World) {
     let node = world.node().await;
-    let config = config(node, "pids", BASE).namespaces(|options| options.pid = NamespaceMode::Pod.into());
+    let config =
+        config(node, "pids", BASE).namespaces(|options| options.pid = NamespaceMode::Pod.into());
     let pod = node.run_pod(config).await.unwrap();
     let one = node.run(&pod, &sleeper("one").of(&pod)).await;
     let two = node.run(&pod, &sleeper("two").of(&pod)).await;
@@ -290,7 +293,10 @@ async fn a_container_is_in_its_pods_user_namespace_or_not_made(world: &mut World
         options.userns_options = users(NamespaceMode::Pod, mapping(0, BASE + 1, SIZE));
     });
     assert_eq!(code(node.create(&pod, &other).await), Code::InvalidArgument);
-    assert_eq!(code(node.create(&plain, &script("own", "true").of(&pod)).await), Code::InvalidArgument);
+    assert_eq!(
+        code(node.create(&plain, &script("own", "true").of(&pod)).await),
+        Code::InvalidArgument
+    );
     // The node's own, said in so many words, is what a usual pod has.
     let node_mode = script("node", "true").security(|security| {
         let options = security.namespace_options.as_mut().unwrap();

@@ -64,17 +64,16 @@ impl Sysctl {
             let mut file: File = OpenOptions::new().write(true).open(&self.file)?;
             file.write_all(self.value.as_bytes())
         });
-        owner.map_or(Ok(()), |_| become_user(Uid::ROOT)).map_err(|errno| {
-            step("set sysctl", &self.key)(errno.into())
-        })?;
-        written
-            .map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
-                Some(Errno::NOENT) => self.invalid("is not known to this kernel"),
-                Some(Errno::INVAL | Errno::RANGE) => {
-                    self.invalid("has a value that the kernel does not take")
-                }
-                _ => step("set sysctl", &self.key)(error),
-            })
+        owner
+            .map_or(Ok(()), |_| become_user(Uid::ROOT))
+            .map_err(|errno| step("set sysctl", &self.key)(errno.into()))?;
+        written.map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOENT) => self.invalid("is not known to this kernel"),
+            Some(Errno::INVAL | Errno::RANGE) => {
+                self.invalid("has a value that the kernel does not take")
+            }
+            _ => step("set sysctl", &self.key)(error),
+        })
     }
 
     fn invalid(&self, reason: &'static str) -> NamespaceError {

@@ -204,7 +204,8 @@ fn namespaces_of_a_user_namespace_belong_to_it_and_are_furnished() {
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
         let users = Some(IdMaps { users: &range, groups: &range });
         let made = pin(&PinRequest { users, ..request(dir, &sysctls) }).unwrap();
-        let files = [&made.net, &made.ipc, &made.uts].map(|path| File::open(path.as_ref().unwrap()).unwrap());
+        let files = [&made.net, &made.ipc, &made.uts]
+            .map(|path| File::open(path.as_ref().unwrap()).unwrap());
         let read = |name: &'static str| {
             let files = &files;
             on_own_thread("look", move || {
