@@ -20,6 +20,9 @@ pub fn tests() -> Vec<Test> {
     tests![
         Crictl: a_pod_of_containerds_runs_in_our_shims,
         Any: ctr_drives_a_container_through_our_shim,
+        Any: a_lack_of_memory_is_told_while_the_container_goes_on,
+        Any: containerd_cleans_up_after_a_shim_that_was_killed,
+        Any: an_end_that_containerd_was_away_for_is_found_when_it_is_back,
     ]
 }
 
@@ -147,6 +150,105 @@ async fn events(child: &mut Child, file: &Path, wanted: &[&str]) {
         sleep(Duration::from_millis(50)).await;
     }
     panic!("not all of {wanted:?}:\n{text}");
+}
+
+/// containerd with a container that runs in one of our shims.
+struct Hosted<'a> {
+    ctr: Ctr,
+    node: &'a mut Node,
+    folder: PathBuf,
+    id: &'static str,
+}
+
+impl<'a> Hosted<'a> {
+    async fn run(world: &'a mut World, id: &'static str, flags: &[&str], script: &str) -> Self {
+        let folder = world.new_folder();
+        let root = root(&folder);
+        let node = node(world).await;
+        let Some(program) = tools::find("ctr") else { skip("no ctr beside containerd") };
+        let ctr = Ctr { program, socket: node.folders.socket() };
+        let parent = node.pod_config("ctr").linux.unwrap().cgroup_parent;
+        let cgroup = format!("{parent}/{id}");
+        let head = ["run", "-d", "--runtime", "io.containerd.wherry.v2", "--cgroup", &cgroup];
+        let tail = ["--rootfs", &root, id, "sh", "-c", script];
+        ctr.run(&[&head, flags, &tail].concat()).await;
+        Self { ctr, node, folder, id }
+    }
+
+    async fn tasks(&self) -> String {
+        let listed = self.ctr.output(&["task", "ls"]).await;
+        String::from_utf8_lossy(&listed.stdout).into_owned()
+    }
+
+    fn shim(&self) -> i32 {
+        let flag = format!("-id {} ", self.id);
+        let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let ours = line.starts_with(SHIM) && line.contains(&flag);
+            entry.file_name().to_str()?.parse().ok().filter(|_| ours)
+        });
+        found.unwrap()
+    }
+
+    async fn remove(self) {
+        let _gone = self.ctr.output(&["task", "rm", "--force", self.id]).await;
+        self.ctr.run(&["container", "rm", self.id]).await;
+        all_end(&[&format!("-id {} ", self.id)]).await;
+    }
+}
+
+async fn a_lack_of_memory_is_told_while_the_container_goes_on(world: &mut World) {
+    // What is in a tmpfs stays when its writer is killed: so the next one is, too.
+    let script = "while [ ! -e /tmp/go ]; do sleep 0.05; done; \
+                  (exec busybox dd if=/dev/zero of=/dev/shm/x bs=1M count=60); sleep 1000";
+    let limit = ["--memory-limit", "20000000"];
+    let hosted = Hosted::run(world, "full", &limit, script).await;
+    let told = hosted.folder.join("events");
+    let file = std::fs::File::create(&told).unwrap();
+    let mut listener = hosted.ctr.command(&["events"]).stdout(file).spawn().unwrap();
+    sleep(Duration::from_millis(300)).await;
+    std::fs::write(hosted.folder.join("rootfs/tmp/go"), "").unwrap();
+    events(&mut listener, &told, &["/tasks/oom"]).await;
+    assert!(hosted.tasks().await.contains("RUNNING"));
+    hosted.remove().await;
+}
+
+async fn containerd_cleans_up_after_a_shim_that_was_killed(world: &mut World) {
+    let hosted = Hosted::run(world, "lost", &[], "sleep 4321").await;
+    let shim = rustix::process::Pid::from_raw(hosted.shim()).unwrap();
+    let mine = || {
+        let lines = std::fs::read_dir("/proc").unwrap().flatten();
+        lines
+            .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+            .any(|line| line.starts_with(b"sleep\x004321"))
+    };
+    assert!(mine());
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while (mine() || hosted.tasks().await.contains("RUNNING")) && Instant::now() < end {
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!mine(), "the container of a dead shim is ended");
+    assert!(!hosted.tasks().await.contains("RUNNING"), "{}", hosted.tasks().await);
+    hosted.remove().await;
+}
+
+async fn an_end_that_containerd_was_away_for_is_found_when_it_is_back(world: &mut World) {
+    let script = "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 7";
+    let mut hosted = Hosted::run(world, "alone", &[], script).await;
+    hosted.node.crash().await;
+    std::fs::write(hosted.folder.join("rootfs/tmp/go"), "").unwrap();
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(shims(&["-id alone "]).len(), 1, "the shim keeps what nobody has asked for yet");
+    hosted.node.up().await.unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while !hosted.tasks().await.contains("STOPPED") && Instant::now() < end {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let ended = hosted.ctr.output(&["task", "rm", "alone"]).await;
+    assert_eq!(ended.status.code(), Some(7), "{ended:?}");
+    hosted.remove().await;
 }
 
 async fn ctr_drives_a_container_through_our_shim(world: &mut World) {

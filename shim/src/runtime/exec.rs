@@ -140,6 +140,7 @@ fn prepare(
     })?;
     let mut plan = Plan::new(&spec, None)?;
     plan.seccomp = Filter::open(lines.init.as_fd())?;
+    plan.attributes.add_kept()?;
     if let Inherit::Files(count) = request.inherit {
         plan.preserve_fds = count;
         plan.quiet = true;

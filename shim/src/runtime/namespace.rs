@@ -12,6 +12,7 @@ use sys::process as sys_process;
 /// The magic number of nsfs (statfs(2)).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 const OWN_PIDS: &str = "/proc/self/ns/pid";
+const OWN_MOUNTS: &str = "/proc/self/ns/mnt";
 
 /// A container's namespaces: which are made, which are joined. What is in neither stays the host's.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ pub struct Namespaces {
     pub new_time: bool,
     /// A time namespace, made or joined.
     pub has_time: bool,
+    /// A mount namespace to be joined in place of a new one.
+    mounts: Option<Joined>,
     joined: Vec<Joined>,
 }
 
@@ -76,7 +79,7 @@ impl Namespaces {
     /// # Errors
     /// A kind that is not supported, or a path that is no namespace.
     pub fn open(spec: &Spec) -> Result<Self, Failure> {
-        // The mount namespace is always a new one: without it the container's mounts would be the host's.
+        // A mount namespace there always is: without it the container's mounts would be the host's.
         let mut namespaces = Self { new: sys_process::NEW_MOUNTS, ..Self::default() };
         let asked = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         let asked = asked.map(Vec::as_slice).unwrap_or_default();
@@ -119,13 +122,55 @@ impl Namespaces {
         self.joined.iter().filter(|joined| !joined.is_of_children()).try_for_each(Joined::join)
     }
 
+    /// Whether [`Namespaces::join_mounts`] has something to join.
+    pub fn has_foreign_mounts(&self) -> bool {
+        self.mounts.is_some()
+    }
+
+    /// Moves this process into the mount namespace to be joined, if there is one, and into the folder that it is in now
+    /// by that folder's path: setns(2) leaves it at the namespace's root. The process must share its folders with nobody.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: the folder is not there in that namespace, or the kernel refuses.
+    pub fn join_mounts(&self) -> Result<(), Failure> {
+        let Some(mounts) = &self.mounts else { return Ok(()) };
+        let folder = rustix::process::getcwd(Vec::new())
+            .map_err(|e| Failure::os("find", "the bundle's path", e))?;
+        mounts.join()?;
+        rustix::process::chdir(&folder).map_err(|error| {
+            let (kind, folder) = (FailureKind::InvalidArgument, folder.to_string_lossy());
+            Failure::os_kind(kind, "find in the joined mount namespace", folder, error)
+        })
+    }
+
+    /// Nothing of the host's own mount namespace is changed: its root would become the container's.
+    fn join_mounts_of(path: &Path) -> Result<Joined, Failure> {
+        let file = open_namespace(path, sys_process::NEW_MOUNTS)?;
+        let name = path.display().to_string();
+        let own = rustix::fs::stat(OWN_MOUNTS)
+            .map_err(|e| Failure::os("look at namespace", OWN_MOUNTS, e))?;
+        let asked = rustix::fs::fstat(&file)
+            .map_err(|e| Failure::os("look at namespace", name.as_str(), e))?;
+        if (own.st_dev, own.st_ino) == (asked.st_dev, asked.st_ino) {
+            let (kind, cause) = (FailureKind::InvalidArgument, "is the runtime's own");
+            return Err(Failure::new(kind, "join mount namespace", name, cause));
+        }
+        Ok(Joined { file, kind: LinkNameSpaceType::Mount, path: name })
+    }
+
     fn add(&mut self, kind: Kind, path: Option<&Path>) -> Result<(), Failure> {
         let (flag, link) = match kind {
             Kind::Pid => (sys_process::NEW_PIDS, LinkNameSpaceType::ProcessID),
             Kind::Network => (sys_process::NEW_NETWORK, LinkNameSpaceType::Network),
             Kind::Ipc => (sys_process::NEW_IPC, LinkNameSpaceType::InterProcessCommunication),
             Kind::Uts => (sys_process::NEW_UTS, LinkNameSpaceType::HostNameAndNISDomainName),
-            Kind::Mount if path.is_none() => return Ok(()),
+            Kind::Mount => {
+                self.mounts = path.map(Self::join_mounts_of).transpose()?;
+                if self.mounts.is_some() {
+                    self.new &= !sys_process::NEW_MOUNTS;
+                }
+                return Ok(());
+            }
             Kind::Cgroup => {
                 self.new_cgroup = path.is_none();
                 (sys_process::NEW_CGROUPS, LinkNameSpaceType::ControlGroup)
@@ -139,9 +184,6 @@ impl Namespaces {
                 let open = |path| open_namespace(path, sys_process::NEW_USERS);
                 self.users = path.map(open).transpose()?;
                 return Ok(());
-            }
-            Kind::Mount => {
-                return Err(unsupported("use namespace", "mount", "joining is not supported"));
             }
         };
         // These are not made by the clone(2) that makes the process.

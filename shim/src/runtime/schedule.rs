@@ -1,5 +1,8 @@
 //! How a process is scheduled: CPU policy, I/O priority, CPU affinity, memory policy; and its execution domain.
 
+use std::io;
+use std::path::Path;
+
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::{
     ExecCPUAffinity, IOPriorityClass, Linux, LinuxIOPriority, LinuxMemoryPolicy,
@@ -8,10 +11,21 @@ use oci_spec::runtime::{
     Scheduler,
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::{Deserialize, Serialize};
 use sys::attribute::{Schedule, set_io_priority, set_memory_policy, set_personality, set_schedule};
 
 /// CPUs and memory nodes are numbered below this.
 const MAX_NUMBER: usize = 1024;
+
+/// Where a container's bundle says what its execs are, too.
+pub const KEPT_FILE: &str = "attributes.json";
+
+/// The part of [`Attributes`] that is the container's.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    memory: Option<(i32, Vec<u64>)>,
+    personality: Option<u64>,
+}
 
 /// What a process is to the kernel's schedulers. Nothing is set that the spec does not ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +63,35 @@ impl Attributes {
             LinuxPersonalityDomain::PerLinux => 0,
             LinuxPersonalityDomain::PerLinux32 => 8,
         });
+        Ok(())
+    }
+
+    /// Keeps what the container's spec asks for in a folder, where [`Self::add_kept`] finds it for execs.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn keep(&self, folder: &Path) -> Result<(), Failure> {
+        let kept = Kept { memory: self.memory.clone(), personality: self.personality };
+        if kept == Kept::default() {
+            return Ok(());
+        }
+        let fail = |error: io::Error| Failure::os("write", KEPT_FILE, error);
+        let bytes = serde_json::to_vec(&kept).map_err(|error| fail(error.into()))?;
+        sys::durable::write_volatile(&folder.join(KEPT_FILE), &bytes).map_err(fail)
+    }
+
+    /// Adds what [`Self::keep`] has kept in this process's folder: an exec is what the container's first process is.
+    ///
+    /// # Errors
+    /// The file is damaged.
+    pub fn add_kept(&mut self) -> Result<(), Failure> {
+        let fail = |error: io::Error| Failure::os("read", KEPT_FILE, error);
+        let bytes = match std::fs::read(KEPT_FILE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(fail)?,
+        };
+        let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| fail(error.into()))?;
+        (self.memory, self.personality) = (kept.memory, kept.personality);
         Ok(())
     }
 

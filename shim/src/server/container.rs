@@ -43,6 +43,8 @@ pub struct Container {
     pub paused: bool,
     /// Its limits are being changed.
     pub update: Option<Update>,
+    /// Its caller knows that it was out of memory.
+    pub oom_told: bool,
     /// What it was made from, until that was told.
     pub rootfs: Vec<Mount>,
     next_key: u32,
@@ -74,6 +76,7 @@ impl Container {
             strays: Vec::new(),
             paused: false,
             update: None,
+            oom_told: false,
             rootfs: Vec::new(),
             next_key: INIT + 1,
         }

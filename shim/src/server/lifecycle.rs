@@ -60,7 +60,9 @@ impl Server {
             container.cgroups = Watch::new(cloned);
             container.own_pids = cloned.own_pids;
             container.later_hooks = cloned.later_hooks;
+            self.listen_for_oom(cloned);
         }
+        let Some(container) = &mut self.container else { return };
         let stray = container.strays.iter().position(|(stray, _)| *stray == pid);
         let reaped = stray.map(|at| container.strays.swap_remove(at).1);
         if let Some(process) = container.by_key(key) {

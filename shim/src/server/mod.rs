@@ -188,6 +188,7 @@ impl Server {
             Token::Bundle => self.bundle.look(),
             Token::Update => self.take_update(),
             Token::Publisher => self.run_publisher(),
+            Token::Memory => self.hear_oom(),
             Token::Pump(key, line) => self.run_pump(key, line),
             Token::Client(key, line) => self.run_client(key, line),
         }

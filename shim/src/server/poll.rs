@@ -13,6 +13,8 @@ use super::stdio::Line;
 
 /// Events taken at once.
 const BATCH: usize = 16;
+/// The code of [`Token::Memory`].
+const MEMORY: u64 = 15;
 
 /// What is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub enum Token {
     Update,
     /// The daemon answers an event.
     Publisher,
+    /// The container is out of memory.
+    Memory,
     /// Something can be moved for a process, by its key.
     Pump(u32, Line),
     /// Something can be moved for a client, by its key.
@@ -102,6 +106,15 @@ impl Poll {
         Ok(epoll::modify(&self.epoll, file, EventData::new_u64(token.encode()), flags)?)
     }
 
+    /// Watches a file for urgent data.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_urgent(&self, file: impl AsFd, token: Token) -> io::Result<()> {
+        let data = EventData::new_u64(token.encode());
+        Ok(epoll::add(&self.epoll, file, data, EventFlags::PRI)?)
+    }
+
     /// Watches a file no longer; one that is not watched is fine.
     pub fn remove(&self, file: impl AsFd) {
         let _unknown = epoll::delete(&self.epoll, file);
@@ -137,6 +150,7 @@ impl Token {
             Self::Bundle => (6, 0),
             Self::Update => (10, 0),
             Self::Publisher => (11, 0),
+            Self::Memory => (MEMORY, 0),
             Self::Pump(key, line) => (7 + line as u64, key),
             Self::Client(key, line) => (12 + line as u64, key),
         };
@@ -161,6 +175,7 @@ impl Token {
             12 => Some(Self::Client(number, Line::Input)),
             13 => Some(Self::Client(number, Line::Output)),
             14 => Some(Self::Client(number, Line::Error)),
+            MEMORY => Some(Self::Memory),
             _ => None,
         }
     }
@@ -182,6 +197,7 @@ mod tests {
             Token::Bundle,
             Token::Update,
             Token::Publisher,
+            Token::Memory,
             Token::Pump(3, Line::Input),
             Token::Pump(4, Line::Output),
             Token::Pump(5, Line::Error),

@@ -9,6 +9,8 @@ use super::poll::Token;
 use super::process::{INIT, Process};
 use super::reap::timestamp;
 use crate::Exit;
+use crate::runtime::cgroup::Heard;
+use crate::runtime::report::Cloned;
 
 impl Server {
     /// Whether another daemon than Wherry's is who calls: it wants to hear, and it comes again.
@@ -71,13 +73,44 @@ impl Server {
         self.tell(told, key);
     }
 
+    /// Has the kernel say when the container is out of memory, if there is somebody to tell.
+    pub(super) fn listen_for_oom(&mut self, made: &Cloned) {
+        let Some(container) = self.container.as_mut().filter(|_| self.publisher.is_some()) else {
+            return;
+        };
+        let added = match container.cgroups.listen_for_oom(made) {
+            Ok(Some(notice)) if notice.is_urgent() => self.poll.add_urgent(notice, Token::Memory),
+            Ok(Some(notice)) => self.poll.add(notice, Token::Memory),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = added {
+            crate::runtime::warn(format_args!("listen for a lack of memory: {error}"));
+        }
+    }
+
+    pub(super) fn hear_oom(&mut self) {
+        let Some(container) = &mut self.container else { return };
+        match container.cgroups.hear_oom() {
+            Heard::Shortage => self.tell_oom(),
+            Heard::End(notice) => self.poll.remove(&notice),
+            Heard::Nothing => {}
+        }
+    }
+
+    fn tell_oom(&mut self) {
+        if let Some(container) = &mut self.container {
+            container.oom_told = true;
+        }
+        let told =
+            |id: &str, _: &mut Process| Event::Oom(wire::TaskOom { container_id: id.to_owned() });
+        self.tell(told, INIT);
+    }
+
     /// A process has ended; the kernel's kills are told before.
     pub(super) fn tell_exit(&mut self, key: u32, exit: Exit) {
-        if exit.oom_killed {
-            let told = |id: &str, _: &mut Process| {
-                Event::Oom(wire::TaskOom { container_id: id.to_owned() })
-            };
-            self.tell(told, key);
+        if exit.oom_killed && self.container.as_ref().is_some_and(|all| !all.oom_told) {
+            self.tell_oom();
         }
         let told = |id: &str, process: &mut Process| {
             let name = if key == INIT { id } else { process.id.as_str() };

@@ -1,5 +1,6 @@
 //! What a process is to the kernel beyond its rights: labels, scheduling, memory, clocks, names; and specs that are wrong.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -18,6 +19,11 @@ pub const TESTS: &[Test] = &[
     ("an_apparmor_profile_is_in_force_in_the_container_and_its_execs", apparmor),
     ("a_spec_that_is_wrong_is_refused_in_one_sentence", wrong_specs),
     ("a_namespace_of_another_kind_is_refused_whatever_its_path_says", wrong_namespaces),
+    (
+        "a_mount_namespace_that_is_there_is_joined_and_its_root_becomes_the_containers",
+        joined_mounts,
+    ),
+    ("an_exec_has_the_containers_personality_and_memory_policy", exec_attributes),
     ("what_is_mounted_over_the_hosts_procfs_is_not_written", covered_procfs),
     ("a_mount_is_changed_where_it_is", remount),
     ("a_tmpfs_can_begin_with_what_it_covers", copy_up),
@@ -226,6 +232,63 @@ fn wrong_namespaces() {
             assert_eq!(ran.told["kind"], "InvalidArgument");
         }
     }
+}
+
+fn joined_mounts() {
+    let mut holder = Command::new("unshare").args(["-m", "sleep", "60"]).spawn().unwrap();
+    let path = format!("/proc/{}/ns/mnt", holder.id());
+    let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while std::fs::read_link(&path).unwrap() == own && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let theirs = std::fs::read_link(&path).unwrap();
+    let join = |case: &mut Case, path: &str| {
+        let all = case.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        all.retain(|namespace| namespace["type"] != "mount");
+        all.push(json!({"type": "mount", "path": path}));
+    };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut case = Case::new("ls /; exec sleep 60");
+    join(&mut case, &path);
+    let created = case.start();
+    let found = std::fs::read_link(format!("/proc/{}/ns/mnt", created.pid)).unwrap();
+    assert_eq!(found, theirs);
+    assert_eq!(
+        case.exec("x", "busybox readlink /proc/self/ns/mnt").1.trim(),
+        theirs.to_str().unwrap()
+    );
+    assert_eq!(case.exec("y", "ls /").1, "bin\ndev\netc\nproc\nroot\nsys\ntmp\n");
+    drop(case);
+    assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
+    // The runtime's own is not to become the container's.
+    let mut case = Case::new("true");
+    join(&mut case, "/proc/self/ns/mnt");
+    let refused = case.create().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+    assert!(refused.to_string().ends_with("is the runtime's own"), "{refused}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+fn exec_attributes() {
+    let mut case = Case::new("exec sleep 60");
+    if cfg!(target_arch = "x86_64") {
+        case.spec["linux"]["personality"] = json!({"domain": "LINUX32"});
+    }
+    case.spec["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0"});
+    if let Err(refused) = case.create() {
+        // A kernel without NUMA has no memory policies.
+        assert!(refused.to_string().contains("memory policy"), "{refused}");
+        println!("SKIPPED: this kernel has no memory policies");
+        return;
+    }
+    case.block(case.shim().start()).unwrap();
+    let said = case.exec("x", "cat /proc/self/personality; busybox head -n1 /proc/self/numa_maps");
+    let mut lines = said.1.lines();
+    let personality = if cfg!(target_arch = "x86_64") { "00000008" } else { "00000000" };
+    assert_eq!(lines.next(), Some(personality));
+    assert!(lines.next().is_some_and(|line| line.contains(" bind:0 ")), "{said:?}");
 }
 
 fn covered_procfs() {

@@ -12,6 +12,7 @@ mod device;
 mod folder;
 mod freeze;
 mod hierarchy;
+mod notice;
 mod scope;
 mod setting;
 pub mod stats;
@@ -30,9 +31,10 @@ use oci_spec::runtime::{Capability, LinuxResources, Spec};
 use rustix::io::Errno;
 
 use self::hierarchy::{Hierarchy, Version};
+pub use self::notice::OomNotice;
 use self::scope::Scope;
 use self::transaction::Write as Change;
-pub use self::watch::Watch;
+pub use self::watch::{Heard, Watch};
 use super::report::Cloned;
 
 /// A container's cgroups, made by a builder.

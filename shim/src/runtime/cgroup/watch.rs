@@ -16,6 +16,7 @@ use super::super::report::Cloned;
 use super::folder::Folders;
 use super::freeze::Freezer;
 use super::hierarchy::{Hierarchy, Version};
+use super::notice::OomNotice;
 use super::stats::Stats;
 use super::{Doors, Place, scope, update, write_file};
 
@@ -46,6 +47,19 @@ pub struct Watch {
     slice_oom: Option<(fs::File, u64)>,
     /// How many it was when it was asked last.
     kills: u64,
+    /// Where the kernel says so by itself, if somebody wants to hear.
+    notice: Option<OomNotice>,
+}
+
+/// What the kernel has said about a cgroup's memory.
+#[derive(Debug)]
+pub enum Heard {
+    /// Nothing that matters.
+    Nothing,
+    /// There was no memory, and somebody is killed for it.
+    Shortage,
+    /// The cgroup is gone: what was watched is to be watched no longer.
+    End(OomNotice),
 }
 
 impl Watch {
@@ -60,7 +74,7 @@ impl Watch {
             let before = count_kills(&mut file)?;
             Some((file, before))
         });
-        Self { folders, oom, slice_oom, kills: 0 }
+        Self { folders, oom, slice_oom, kills: 0, notice: None }
     }
 
     /// What there is of the cgroups that a spec names, for when nobody could report them.
@@ -123,9 +137,27 @@ impl Watch {
         self.kills
     }
 
-    /// The file that [`Self::oom_kills`] reads; of version 2, it can be polled (`POLLPRI`) for a change.
-    pub fn oom_file(&self) -> Option<&fs::File> {
-        self.oom.as_ref()
+    /// Asks the kernel to tell when memory runs out: the file to be watched, if there is a memory controller.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn listen_for_oom(&mut self, made: &Cloned) -> io::Result<Option<&OomNotice>> {
+        let Some(file) = &self.oom else { return Ok(None) };
+        let notice = OomNotice::new(file, Path::new(&made.oom_file))?;
+        Ok(Some(self.notice.insert(notice)))
+    }
+
+    /// What [`Self::listen_for_oom`] has heard.
+    pub fn hear_oom(&mut self) -> Heard {
+        let Some(notice) = &self.notice else { return Heard::Nothing };
+        if !self.folders.first().is_some_and(Path::exists) {
+            return self.notice.take().map_or(Heard::Nothing, Heard::End);
+        }
+        if notice.take() {
+            return Heard::Shortage;
+        }
+        let before = self.kills;
+        if self.oom_kills() > before { Heard::Shortage } else { Heard::Nothing }
     }
 
     /// Stops everybody where they stand, and returns when all do.
@@ -217,7 +249,7 @@ impl Watch {
     /// # Errors
     /// A cgroup is still in use then.
     pub fn remove(&mut self) -> io::Result<()> {
-        self.oom = None;
+        (self.oom, self.notice) = (None, None);
         self.leave_to_systemd()?;
         let mut attempt = 0;
         while let Some(busy) = self.folders.all().find_map(|(_, dir)| remove_tree(dir).err()) {

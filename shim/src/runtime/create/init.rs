@@ -169,6 +169,7 @@ impl Init<'_> {
             }
             Some(staged) => {
                 let Staged { root, place, mounts, devices, in_users } = staged;
+                plan.namespaces.join_mounts()?;
                 let root = rootfs::put_in_place(root, &place)?;
                 if in_users {
                     become_root()?;

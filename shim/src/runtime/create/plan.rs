@@ -55,6 +55,7 @@ impl Plan {
         process.add_env(&request.env);
         if let Some(linux) = spec.linux() {
             process.attributes.add_container(linux)?;
+            process.attributes.keep(&request.private)?;
         }
         let root = spec.root().as_ref().ok_or_else(|| invalid("it has no root"))?;
         let namespaces = Namespaces::open(&spec)?;
@@ -95,6 +96,7 @@ impl Plan {
         self.maps.is_some()
             || self.namespaces.users.is_some()
             || self.namespaces.has_time
+            || self.namespaces.has_foreign_mounts()
             || self.spec.mounts().iter().flatten().any(is_mapped)
     }
 
