@@ -1,13 +1,15 @@
 //! From create to delete.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use serde_json::json;
 
-use crate::harness::{Case, On, Test, cgroups, read_line, wait_until};
+use crate::harness::{Case, On, Test, cgroups, is_other, read_line, wait_until};
 
 pub const TESTS: &[Test] = &[
     ("a_container_waits_for_its_start_and_is_deleted_after_its_end", On::Any, life),
@@ -21,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("everybody_in_a_container_without_its_own_pids_is_killed", On::Any, kill_all),
     ("a_paused_container_stands_still_until_it_is_resumed", On::Any, pause),
     ("limits_are_changed_while_it_runs", On::Any, update),
+    ("systemd_makes_the_cgroups_where_it_is_asked_to", On::Any, scope),
     ("hooks_hear_of_the_start_and_of_the_end", On::Any, hooks),
     ("a_pid_that_became_another_process_is_not_the_containers", On::Own, reused_pid),
     ("the_waiting_process_runs_from_a_read_only_mount", On::Own, sealed),
@@ -165,6 +168,34 @@ fn update() {
     // The kernel takes no quota of less than a millisecond.
     let refused = case.call(&["update", "--cpu-period", "100000", "--cpu-quota", "10"]);
     assert_eq!(refused.code, 1, "{refused:?}");
+}
+
+fn scope() {
+    let scopes = std::env::var_os("WHERRY_SCOPE").is_some_and(|path| Path::new(&path).is_file());
+    if !Path::new("/run/systemd/system").is_dir() || !(scopes || is_other()) {
+        println!("SKIPPED: takes systemd, and WHERRY_SCOPE");
+        return;
+    }
+    let mut case = Case::new("cat /proc/self/cgroup; sleep 60");
+    case.spec["linux"]["cgroupsPath"] = json!(format!("wherry-test.slice:oci:{}", case.id));
+    case.spec["linux"]["resources"]["pids"] = json!({"limit": 77});
+    let unit = format!("oci-{}.scope", case.id);
+    let active = || {
+        let said = Command::new("systemctl").args(["is-active", &unit]).output().unwrap();
+        String::from_utf8(said.stdout).unwrap().trim() == "active"
+    };
+    case.write_spec();
+    case.ok(&["--systemd-cgroup", "run", "--detach"]);
+    let [folder] = &cgroups(&case.id)[..] else { panic!("{:?}", cgroups(&case.id)) };
+    assert!(active() && folder.ends_with(format!("wherry-test.slice/{unit}")), "{folder:?}");
+    assert_eq!(fs::read_to_string(folder.join("pids.max")).unwrap(), "77\n");
+    case.ok(&["--systemd-cgroup", "update", "--pids-limit", "78"]);
+    assert_eq!(fs::read_to_string(folder.join("pids.max")).unwrap(), "78\n");
+    let done = case.plain(&["--systemd-cgroup", "exec", &case.id, "cat", "/proc/self/cgroup"]);
+    assert!(done.out.contains(&unit) || done.out == "0::/\n", "{done:?}");
+    case.ok(&["--systemd-cgroup", "delete", "--force"]);
+    wait_until("the scope is gone", || !active());
+    case.assert_nothing_left();
 }
 
 fn hooks() {
