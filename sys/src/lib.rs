@@ -12,6 +12,7 @@ pub mod bpf;
 pub mod confined;
 pub mod durable;
 pub mod jail;
+pub mod link;
 #[allow(unsafe_code)]
 pub mod mount;
 pub mod netns;

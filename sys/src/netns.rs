@@ -18,7 +18,7 @@ mod sysctl;
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -26,12 +26,10 @@ use std::thread;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-};
 use rustix::fs::{Mode, OFlags, fstatfs};
 use thiserror::Error;
 
+use crate::link::{LOOPBACK, Links};
 use sysctl::Sysctl;
 
 use crate::users::{IdMaps, Member};
@@ -198,7 +196,7 @@ pub fn pin(request: &PinRequest<'_>) -> Result<Pinned, NamespaceError> {
 /// What is set in the new namespaces, by a thread that is in them.
 fn furnish(request: &PinRequest<'_>, sysctls: &[Sysctl]) -> Result<(), NamespaceError> {
     if request.net {
-        raise_loopback().map_err(step("bring up", "lo"))?;
+        Links::open().and_then(|links| links.raise(LOOPBACK)).map_err(step("bring up", "lo"))?;
     }
     if let Some(hostname) = request.hostname.filter(|_| request.uts) {
         nix::unistd::sethostname(hostname).map_err(refused("set hostname", hostname))?;
@@ -355,49 +353,6 @@ fn remove_pin(path: &Path) -> Result<(), NamespaceError> {
             Err(step("remove", path.display())(error))
         }
         _ => Ok(()),
-    }
-}
-
-/// Sets the flag UP of `lo`, which has index 1 in every network namespace (`LOOPBACK_IFINDEX`).
-///
-/// One `RTM_NEWLINK` written by hand: 32 fixed bytes do not justify a netlink library on this floor (rtnetlink(7)).
-fn raise_loopback() -> io::Result<()> {
-    const RTM_NEWLINK: u16 = 16;
-    const NLM_F_REQUEST_ACK: u16 = 1 | 4;
-    const NLMSG_ERROR: u16 = 2;
-    const IFF_UP: u32 = 1;
-    let mut request = Vec::with_capacity(32);
-    request.extend_from_slice(&32u32.to_ne_bytes());
-    request.extend_from_slice(&RTM_NEWLINK.to_ne_bytes());
-    request.extend_from_slice(&NLM_F_REQUEST_ACK.to_ne_bytes());
-    request.extend_from_slice(&[0; 8]); // sequence number and port: one request, one answer
-    request.extend_from_slice(&[0; 4]); // ifi_family, padding, ifi_type
-    request.extend_from_slice(&1i32.to_ne_bytes());
-    request.extend_from_slice(&IFF_UP.to_ne_bytes());
-    request.extend_from_slice(&IFF_UP.to_ne_bytes());
-
-    let link = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
-    sendto(link.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut answer = [0u8; 256];
-    let length = recv(link.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    // nlmsghdr is 16 bytes with the type at 4; an NLMSG_ERROR carries the negated errno next, 0 for success.
-    match answer[..length] {
-        [_, _, _, _, a, b, _, _, _, _, _, _, _, _, _, _, c, d, e, f, ..]
-            if u16::from_ne_bytes([a, b]) == NLMSG_ERROR =>
-        {
-            match i32::from_ne_bytes([c, d, e, f]) {
-                0 => Ok(()),
-                negated => Err(io::Error::from_raw_os_error(negated.wrapping_neg())),
-            }
-        }
-        _ => {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not an acknowledgement"))
-        }
     }
 }
 

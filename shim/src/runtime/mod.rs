@@ -25,6 +25,7 @@ mod mask;
 mod mount;
 mod mount_option;
 mod namespace;
+mod net_device;
 mod overlay;
 mod process;
 mod procfs;

@@ -99,6 +99,18 @@ impl Namespaces {
         self.new & flag != 0 || self.joined.iter().any(|joined| joined.kind as u64 == flag)
     }
 
+    /// The network namespace to be joined, if one is.
+    ///
+    /// # Errors
+    /// The kernel refuses another handle of it.
+    pub fn network_to_join(&self) -> Result<Option<OwnedFd>, Failure> {
+        let found = self.joined.iter().find(|joined| joined.kind == LinkNameSpaceType::Network);
+        let copy = |joined: &Joined| {
+            joined.file.try_clone().map_err(|e| Failure::os("open namespace", &joined.path, e))
+        };
+        found.map(copy).transpose()
+    }
+
     /// Makes children that this process makes from now on members of the PID namespace to be joined. Only they will be:
     /// what is returned makes it undone.
     ///

@@ -23,6 +23,8 @@ pub const TESTS: &[Test] = &[
         "a_mount_namespace_that_is_there_is_joined_and_its_root_becomes_the_containers",
         joined_mounts,
     ),
+    ("a_network_device_is_moved_with_its_addresses_and_gets_its_name", net_device),
+    ("a_network_device_that_cannot_be_moved_leaves_no_container", wrong_net_devices),
     ("an_exec_has_the_containers_personality_and_memory_policy", exec_attributes),
     ("what_is_mounted_over_the_hosts_procfs_is_not_written", covered_procfs),
     ("a_mount_is_changed_where_it_is", remount),
@@ -269,6 +271,98 @@ fn joined_mounts() {
     assert!(refused.to_string().ends_with("is the runtime's own"), "{refused}");
     holder.kill().unwrap();
     holder.wait().unwrap();
+}
+
+fn ip(args: &str) {
+    assert!(Command::new("ip").args(args.split(' ')).status().unwrap().success(), "ip {args}");
+}
+
+/// A device of the test's own network namespace.
+fn make_device(name: &str) {
+    ip(&format!("link add {name} type veth peer name {name}p"));
+    ip(&format!("addr add 192.0.2.7/24 dev {name}"));
+    ip(&format!("-6 addr add 2001:db8::7/64 dev {name} nodad"));
+}
+
+/// Runs a test in a network namespace of its own: whom a thread starts is where the thread is.
+fn on_own_network(test: fn()) {
+    let run = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        test();
+    };
+    if let Err(panic) = std::thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn there_is(name: &str) -> bool {
+    Command::new("ip").args(["link", "show", name]).output().unwrap().status.success()
+}
+
+fn net_device() {
+    if has_ip() {
+        on_own_network(move_device);
+    }
+}
+
+fn move_device() {
+    let name = "wd0";
+    make_device(name);
+    for hooked in [false, true] {
+        let mut case = Case::new("busybox ip addr show dev data0; exec sleep 60");
+        case.spec["linux"]["netDevices"] = json!({name: {"name": "data0"}});
+        if hooked {
+            let hook = json!([{"path": "/bin/true", "args": ["true"]}]);
+            case.spec["hooks"] = json!({"createRuntime": hook});
+            make_device(name);
+        }
+        let created = case.start();
+        let said = case.exec("x", "busybox ip addr show dev data0").1;
+        for wanted in ["UP", "inet 192.0.2.7/24", "inet6 2001:db8::7/64"] {
+            assert!(said.contains(wanted), "{wanted}: {said}");
+        }
+        assert!(!there_is(name));
+        drop((created, case));
+        // What is virtual ends with its namespace.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while there_is("wd0p") {
+            assert!(Instant::now() < deadline, "the other end of the device is still there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn wrong_net_devices() {
+    on_own_network(refuse_devices);
+}
+
+fn refuse_devices() {
+    let changes: [(&str, Value); 4] = [
+        ("no such device", json!({"wherrynone": {}})),
+        ("not a name", json!({"a/b": {}})),
+        ("the name of two", json!({"wa": {"name": "x"}, "wb": {"name": "x"}})),
+        // Every namespace has its own one, and it stays there.
+        ("lo", json!({"lo": {"name": "lo1"}})),
+    ];
+    for (what, devices) in changes {
+        let mut case = Case::new("true");
+        case.spec["linux"]["netDevices"] = devices;
+        let refused = case.create().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{what}: {refused}");
+        assert!(refused.to_string().contains("network device"), "{refused}");
+    }
+    let mut case = Case::new("true");
+    case.spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|ns| ns["type"] != "network");
+    case.spec["linux"]["netDevices"] = json!({"wa": {}});
+    assert!(case.create().unwrap_err().to_string().contains("network namespace"));
+}
+
+fn has_ip() -> bool {
+    let there = Command::new("ip").arg("link").output().is_ok_and(|said| said.status.success());
+    if !there {
+        println!("SKIPPED: takes ip (package iproute2)");
+    }
+    there
 }
 
 fn exec_attributes() {

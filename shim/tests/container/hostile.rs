@@ -234,10 +234,9 @@ fn unsupported() {
         |spec| spec["process"]["apparmorProfile"] = json!("x"),
         |spec| spec["linux"]["cgroupsPath"] = json!("a.slice:b:c"),
     ];
-    let changes: [fn(&mut Value); 3] = [
+    let changes: [fn(&mut Value); 2] = [
         |spec| spec["process"]["selinuxLabel"] = json!("x"),
         |spec| spec["linux"]["intelRdt"] = json!({"closID": "x"}),
-        |spec| spec["linux"]["netDevices"] = json!({"eth0": {}}),
     ];
     // The guest has AppArmor and systemd.
     let of_others = of_others.into_iter().filter(|_| !crate::harness::is_guest());

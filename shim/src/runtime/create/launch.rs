@@ -10,6 +10,7 @@ use super::plan::Plan;
 use super::{CreateRequest, Parent, barrier, stage};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::hook::{HookKind, Hooks};
+use crate::runtime::net_device::NetDevices;
 use crate::runtime::report::{self, Cloned};
 use crate::runtime::stdio::Stdio;
 
@@ -28,20 +29,24 @@ impl Launch<'_> {
     ///
     /// # Errors
     /// What the spec asks for cannot be made, or a hook failed.
-    pub fn run(self, tell: impl FnOnce(Cloned) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub fn run(mut self, tell: impl FnOnce(Cloned) -> Result<(), Failure>) -> Result<(), Failure> {
         let thread = self.thread;
         let later_hooks = self.plan.hooks.as_ref().is_some_and(|hooks| hooks.has_later());
         let hooks = self.plan.hooks.clone().filter(|hooks| hooks.has_runtime());
-        let (mut ours, theirs) = match hooks.as_ref().map(|_| report::pair()).transpose()? {
+        let waits = hooks.is_some() || !self.plan.net_devices.is_empty();
+        let (mut ours, theirs) = match waits.then(report::pair).transpose()? {
             Some((ours, theirs)) => (Some(ours), Some(theirs)),
             None => (None, None),
         };
         let cgroup = Cgroup::create(&self.plan.spec)?;
         let described = cgroup.describe();
+        // The process needs to know only that there are some.
+        let devices = self.plan.net_devices.take();
         let own_pids = self.plan.namespaces.new & NEW_PIDS != 0;
         match self.clone(&cgroup, &mut ours, theirs) {
-            Ok(pid) => tell(Cloned { pid, own_pids, later_hooks, ..described })
-                .and_then(|()| run_hooks(thread, hooks.as_deref(), ours.as_ref(), pid)),
+            Ok(pid) => tell(Cloned { pid, own_pids, later_hooks, ..described }).and_then(|()| {
+                act_from_outside(thread, hooks.as_deref(), devices, ours.as_ref(), pid)
+            }),
             Err(failure) => {
                 cgroup.remove();
                 Err(failure)
@@ -77,18 +82,25 @@ impl Launch<'_> {
     }
 }
 
-/// The hooks of the runtime's namespaces, once the process has come so far that they find something.
-fn run_hooks(
+/// What the builder does to the process from outside, once that has come so far: it gets its network devices, and the hooks
+/// of the runtime's namespaces find something.
+fn act_from_outside(
     thread: &SingleThreaded,
     hooks: Option<&Hooks>,
+    devices: NetDevices,
     sync: Option<&OwnedFd>,
     pid: u32,
 ) -> Result<(), Failure> {
-    let (Some(hooks), Some(sync)) = (hooks, sync) else { return Ok(()) };
+    let Some(sync) = sync else { return Ok(()) };
     // A process that does not come so far tells itself why.
     if barrier::passed(sync) {
-        hooks.run(thread, HookKind::Prestart, pid)?;
-        hooks.run(thread, HookKind::CreateRuntime, pid)?;
+        if !devices.is_empty() {
+            devices.give(pid)?;
+        }
+        if let Some(hooks) = hooks {
+            hooks.run(thread, HookKind::Prestart, pid)?;
+            hooks.run(thread, HookKind::CreateRuntime, pid)?;
+        }
         barrier::lift(sync);
     }
     Ok(())

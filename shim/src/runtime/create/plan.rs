@@ -15,6 +15,7 @@ use crate::runtime::idmap::Maps;
 use crate::runtime::label::require_selinux;
 use crate::runtime::mount::is_mapped;
 use crate::runtime::namespace::{Namespaces, unsupported};
+use crate::runtime::net_device::NetDevices;
 use crate::runtime::process::Plan as ProcessPlan;
 use crate::runtime::procfs::Procfs;
 use crate::runtime::seccomp::{Container, Filter};
@@ -32,6 +33,7 @@ pub struct Plan {
     pub hostname: Option<String>,
     pub domainname: Option<String>,
     pub hooks: Option<Box<Hooks>>,
+    pub net_devices: NetDevices,
     /// Of the container's own user namespace.
     pub maps: Option<Maps>,
     pub spec: Spec,
@@ -77,6 +79,7 @@ impl Plan {
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
             hooks: Hooks::new(&spec, &request.state)?,
             maps: maps(&spec, &namespaces)?,
+            net_devices: NetDevices::new(&spec, &namespaces)?,
             namespaces,
             spec,
         })
@@ -117,9 +120,11 @@ impl Plan {
         Ok(())
     }
 
-    /// Hooks that want to see the container's files beside the host's: the root changes after they have run.
+    /// Hooks that want to see the container's files beside the host's, or devices that the builder moves meanwhile: the
+    /// root changes after that.
     pub fn has_early_hooks(&self) -> bool {
-        self.hooks.as_ref().is_some_and(|hooks| hooks.has_runtime() || hooks.has_container())
+        !self.net_devices.is_empty()
+            || self.hooks.as_ref().is_some_and(|hooks| hooks.has_runtime() || hooks.has_container())
     }
 }
 
@@ -158,17 +163,13 @@ fn check_version(version: &str) -> Result<(), Failure> {
 
 fn refuse_unsupported(spec: &Spec) -> Result<(), Failure> {
     let Some(linux) = spec.linux() else { return Err(invalid("it is not for Linux")) };
-    let asked = [
-        ("Intel RDT", linux.intel_rdt().is_some()),
-        ("network devices", linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
-    ];
     if let Some(label) = linux.mount_label().as_ref().filter(|label| !label.is_empty()) {
         require_selinux(label)?;
     }
-    match asked.iter().find(|(_, asked)| *asked) {
-        Some((what, _)) => Err(unsupported("use", *what, "not supported")),
-        None => Ok(()),
+    if linux.intel_rdt().is_some() {
+        return Err(unsupported("use", "Intel RDT", "not supported"));
     }
+    Ok(())
 }
 
 /// The mappings of a user namespace that is to be made.
