@@ -153,6 +153,13 @@ fn mentioning(folder: &Path, ids: &BTreeSet<String>, found: &mut Vec<String>) {
     }
 }
 
+/// Whether there is a cgroup of this name at the top of any hierarchy.
+pub fn has_cgroups(name: &str) -> bool {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten();
+    hierarchies.map(|entry| entry.path()).chain([root.into()]).any(|path| path.join(name).exists())
+}
+
 /// The cgroups of this name at the top of every hierarchy, with what is below them.
 pub fn remove_cgroups(name: &str) {
     for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {

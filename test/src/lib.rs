@@ -4,6 +4,7 @@
 //!  suites/*.rs     what is promised, one subject per file, test names are sentences
 //!  bin/demo        one pod from pull to removal, for `hack/run --demo`
 //!  bin/bench       the same pods through Wherry and through containerd
+//!  bin/critest     the conformance suite of CRI runtimes, for `hack/critest`
 //!      │
 //!  runner          which tests run, what counts as passed, skipped, failed; leftovers after each
 //!  world           what a test may ask for: a node, registries, crictl
@@ -23,6 +24,7 @@
 
 pub mod cri;
 pub mod crictl;
+pub mod critest;
 pub mod image;
 pub mod isolate;
 pub mod leftovers;

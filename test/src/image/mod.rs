@@ -2,6 +2,7 @@
 
 pub mod big;
 pub mod catalog;
+pub mod critest;
 pub mod hostile;
 mod layer;
 mod store;
