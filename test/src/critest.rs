@@ -131,6 +131,59 @@ impl Outcome {
     }
 }
 
+/// The arguments that make critest run its benchmarks, each this often, and put the times into the folder.
+///
+/// # Errors
+/// If the folder cannot be written to.
+pub fn benchmarks(times: u32, folder: &Path) -> io::Result<Vec<String>> {
+    let (settings, results) = (folder.join("benchmarks.yml"), folder.join("benchmarks"));
+    std::fs::create_dir_all(&results)?;
+    let kinds = ["containers", "pods", "images"];
+    let counts = kinds.map(|kind| format!("{kind}Number: {times}\n{kind}NumberParallel: 1\n"));
+    let limits = ["container", "pod", "image", "podContainerStart"]
+        .map(|kind| format!("{kind}BenchmarkTimeoutSeconds: 600\n"));
+    std::fs::write(&settings, counts.concat() + &limits.concat())?;
+    let value = |name: &str, path: &Path| format!("-benchmarking-{name}={}", path.display());
+    Ok(vec!["-benchmark".into(), value("params-file", &settings), value("output-dir", &results)])
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Benchmark {
+    operations_names: Vec<String>,
+    datapoints: Vec<Datapoint>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Datapoint {
+    operations_durations_ns: Vec<u64>,
+}
+
+/// What the benchmarks in this folder have measured: their names, their operations, and the median of each.
+///
+/// # Errors
+/// If they cannot be read.
+pub fn medians(folder: &Path) -> io::Result<Vec<(String, String, Duration)>> {
+    let mut medians = Vec::new();
+    let entries: Result<Vec<_>, _> = std::fs::read_dir(folder.join("benchmarks"))?.collect();
+    for entry in entries? {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        let benchmark: Benchmark = serde_json::from_slice(&std::fs::read(entry.path())?)?;
+        for (number, operation) in benchmark.operations_names.iter().enumerate() {
+            let times = benchmark.datapoints.iter();
+            let times = times.filter_map(|point| point.operations_durations_ns.get(number));
+            let mut times: Vec<u64> = times.copied().collect();
+            times.sort_unstable();
+            let Some(median) = times.get(times.len() / 2) else { continue };
+            let name = file.trim_end_matches("_benchmark_data.json").to_owned();
+            medians.push((name, operation.clone(), Duration::from_nanos(*median)));
+        }
+    }
+    medians.sort();
+    Ok(medians)
+}
+
 /// critest, or why it is not there.
 ///
 /// # Errors

@@ -236,7 +236,7 @@ async fn containerd_cleans_up_after_a_shim_that_was_killed(world: &mut World) {
 
 async fn an_end_that_containerd_was_away_for_is_found_when_it_is_back(world: &mut World) {
     let script = "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 7";
-    let mut hosted = Hosted::run(world, "alone", &[], script).await;
+    let hosted = Hosted::run(world, "alone", &[], script).await;
     hosted.node.crash().await;
     std::fs::write(hosted.folder.join("rootfs/tmp/go"), "").unwrap();
     sleep(Duration::from_millis(500)).await;

@@ -1,7 +1,8 @@
 //! Runs critest against a node of its own with the images that critest names, for `hack/critest`.
 //!
 //! Its arguments are critest's, but for `--expect N` (fewer passed specs are a failure), `--known NAME` (a spec that is
-//! known to fail on this runtime) and `--keep FOLDER` (where the reports and the daemon's log stay).
+//! known to fail on this runtime), `--keep FOLDER` (where the reports and the daemon's log stay) and `--bench N` (its
+//! benchmarks instead of its specs).
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot run shall say where")]
 
@@ -28,6 +29,7 @@ struct Options {
     expect: usize,
     known: Vec<String>,
     keep: Option<PathBuf>,
+    bench: Option<u32>,
     /// For critest.
     others: Vec<String>,
 }
@@ -41,6 +43,7 @@ impl Options {
                 "--expect" => options.expect = args.next().unwrap().parse().unwrap(),
                 "--known" => options.known.extend(args.next()),
                 "--keep" => options.keep = args.next().map(PathBuf::from),
+                "--bench" => options.bench = args.next().map(|times| times.parse().unwrap()),
                 _ => options.others.push(arg),
             }
         }
@@ -76,7 +79,11 @@ async fn run(folder: &Path, options: &Options) -> bool {
     let baseline = Baseline::now();
     let certs = folder.join("certs.d");
     let mut node = Node::start(runtime, &base, &certs, Settings::default()).await.unwrap();
-    let outcome = critest::run(&node.folders.socket(), &options.others, &reports).await;
+    let mut arguments = options.others.clone();
+    if let Some(times) = options.bench {
+        arguments.extend(critest::benchmarks(times, &reports).unwrap());
+    }
+    let outcome = critest::run(&node.folders.socket(), &arguments, &reports).await;
     let left = baseline.leftovers(&node).await;
     if outcome.is_err() {
         node.clear().await.ok();
@@ -86,6 +93,11 @@ async fn run(folder: &Path, options: &Options) -> bool {
     fresh.into_iter().for_each(leftovers::remove_cgroups);
     drop(registry);
     keep(options, &reports, &node.folders.log());
+    if options.bench.is_some() {
+        for (name, operation, median) in critest::medians(&reports).unwrap() {
+            println!("{name:<24} {operation:<20} {:>9.2} ms", median.as_secs_f64() * 1e3);
+        }
+    }
     match outcome {
         Ok(outcome) => judge(runtime, &outcome, &left, options),
         Err(error) => {
