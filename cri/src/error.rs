@@ -53,6 +53,22 @@ pub enum Error {
         /// What is missing.
         what: String,
     },
+    /// The caller does not keep up with what it asked to be told.
+    #[error("{operation}: {reason}")]
+    Overrun {
+        /// What was attempted, on what.
+        operation: String,
+        /// What the caller has missed.
+        reason: String,
+    },
+    /// This daemon cannot now; the next one will.
+    #[error("{operation}: {reason}")]
+    Unavailable {
+        /// What was attempted, on what.
+        operation: String,
+        /// Why not now.
+        reason: String,
+    },
     /// It took longer than the caller allowed.
     #[error("{operation}: not finished after {after:?}")]
     Deadline {
@@ -128,6 +144,8 @@ impl Error {
             Self::Refused { .. } => Code::FailedPrecondition,
             Self::Conflict { .. } => Code::AlreadyExists,
             Self::Unsupported { .. } => Code::Unimplemented,
+            Self::Overrun { .. } => Code::ResourceExhausted,
+            Self::Unavailable { .. } => Code::Unavailable,
             Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::Io { source, .. } => io_code(source),
             Self::Shim { source, .. } => shim_code(source),
@@ -170,7 +188,7 @@ fn shim_code(error: &ShimError) -> Code {
     match error.kind() {
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::InvalidArgument => Code::InvalidArgument,
-        ErrorKind::StartFailed => Code::FailedPrecondition,
+        ErrorKind::StartFailed | ErrorKind::FailedPrecondition => Code::FailedPrecondition,
         ErrorKind::Unsupported => Code::Unimplemented,
         ErrorKind::ResourceExhausted => Code::ResourceExhausted,
         ErrorKind::Unavailable => Code::Unavailable,

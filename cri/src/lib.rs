@@ -8,6 +8,7 @@
 //! - `picture/`: the ImageService's verbs.
 //! - [`spec`]: from CRI's wishes to an OCI specification, pure.
 //! - [`recover`]: what the last daemon left: adopted, finished, or taken back.
+//! - [`events`]: what happens to containers and sandboxes, for those who would rather be told than ask.
 //! - `joinable`, `undo`, `index`, `record`: the few mechanisms that the verbs share.
 //!
 //! # What is true where
@@ -24,6 +25,7 @@ mod clock;
 pub mod container;
 pub mod door;
 mod error;
+pub mod events;
 mod grammar;
 mod id;
 mod ids;

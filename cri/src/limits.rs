@@ -179,6 +179,41 @@ impl Resources {
         })
     }
 
+    /// These limits with those of an update in their places: what it does not mention stays.
+    ///
+    /// A memory limit without a word on swap leaves none, as it does at the start.
+    #[must_use]
+    pub fn updated(&self, update: &Self) -> Self {
+        let pages = update.hugepages.iter();
+        let kept = self.hugepages.iter().filter(|(size, _)| pages.clone().all(|(new, _)| new != size));
+        let mut unified = self.unified.clone();
+        unified.extend(update.unified.clone());
+        Self {
+            cpu_period: update.cpu_period.or(self.cpu_period),
+            cpu_quota: update.cpu_quota.or(self.cpu_quota),
+            cpu_shares: update.cpu_shares.or(self.cpu_shares),
+            memory_limit: update.memory_limit.or(self.memory_limit),
+            memory_swap: match update.memory_limit {
+                Some(_) => update.memory_swap,
+                None => update.memory_swap.or(self.memory_swap),
+            },
+            oom_score_adj: match update.oom_score_adj {
+                0 => self.oom_score_adj,
+                other => other,
+            },
+            cpuset_cpus: update.cpuset_cpus.clone().or_else(|| self.cpuset_cpus.clone()),
+            cpuset_mems: update.cpuset_mems.clone().or_else(|| self.cpuset_mems.clone()),
+            hugepages: kept.chain(&update.hugepages).cloned().collect(),
+            unified,
+        }
+    }
+
+    /// Memory and swap together in bytes, where there is a memory limit: without a word on swap there is none.
+    #[must_use]
+    pub fn memory_and_swap(&self) -> Option<i64> {
+        self.memory_limit.map(|limit| self.memory_swap.unwrap_or(limit))
+    }
+
     /// The wire's form, for a status.
     #[must_use]
     pub fn to_wire(&self) -> cri::LinuxContainerResources {
@@ -201,7 +236,7 @@ impl Resources {
                 })
                 .collect(),
             unified: self.unified.clone().into_iter().collect(),
-            memory_swap_limit_in_bytes: self.memory_swap.unwrap_or(0),
+            memory_swap_limit_in_bytes: self.memory_and_swap().unwrap_or(0),
         }
     }
 }
@@ -228,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_means_not_set_and_the_status_says_what_was_asked() {
+    fn zero_means_not_set_and_the_status_says_what_is_in_force() {
         let wire = cri::LinuxContainerResources {
             cpu_shares: 512,
             cpu_quota: -1,
@@ -238,7 +273,49 @@ mod tests {
         };
         let parsed = Resources::parse(wire.clone()).unwrap();
         assert_eq!((parsed.cpu_period, parsed.cpu_quota), (None, Some(-1)));
-        assert_eq!(parsed.to_wire(), wire);
+        let in_force = cri::LinuxContainerResources { memory_swap_limit_in_bytes: 1 << 20, ..wire };
+        assert_eq!(parsed.to_wire(), in_force);
+    }
+
+    #[test]
+    fn an_update_changes_what_it_mentions_and_nothing_else() {
+        let before = Resources {
+            cpu_shares: Some(512),
+            memory_limit: Some(1 << 20),
+            memory_swap: Some(2 << 20),
+            oom_score_adj: 100,
+            cpuset_cpus: Some("0-1".into()),
+            hugepages: vec![("2MB".into(), 1), ("1GB".into(), 2)],
+            unified: [("memory.low".to_owned(), "1".to_owned())].into(),
+            ..Resources::default()
+        };
+        assert_eq!(before.updated(&Resources::default()), before);
+        let update = Resources {
+            cpu_quota: Some(-1),
+            oom_score_adj: -5,
+            hugepages: vec![("2MB".into(), 7)],
+            unified: [("memory.high".to_owned(), "2".to_owned())].into(),
+            ..Resources::default()
+        };
+        let after = before.updated(&update);
+        assert_eq!((after.cpu_shares, after.cpu_quota), (Some(512), Some(-1)));
+        assert_eq!((after.oom_score_adj, after.unified.len()), (-5, 2));
+        assert_eq!(after.hugepages, [("1GB".to_owned(), 2), ("2MB".to_owned(), 7)]);
+        assert_eq!(after.memory_and_swap(), Some(2 << 20));
+    }
+
+    #[test]
+    fn another_memory_limit_without_a_word_on_swap_leaves_none() {
+        let before = Resources {
+            memory_limit: Some(1 << 20),
+            memory_swap: Some(2 << 20),
+            ..Resources::default()
+        };
+        let update = Resources { memory_limit: Some(4 << 20), ..Resources::default() };
+        assert_eq!(before.updated(&update).memory_and_swap(), Some(4 << 20));
+        let update = Resources { memory_swap: Some(3 << 20), ..Resources::default() };
+        let after = before.updated(&update);
+        assert_eq!((after.memory_limit, after.memory_and_swap()), (Some(1 << 20), Some(3 << 20)));
     }
 
     #[test]

@@ -97,7 +97,15 @@ async fn recover_containers(runtime: &Arc<Runtime>) -> Result<(), Error> {
 
 async fn recover_container(runtime: &Runtime, record: container::Record) -> Container {
     let folder = container::folder(runtime.root(), &record.id);
-    if let Ok(Some(ended)) = record::read::<Ended>(&container::ended_path(&folder)) {
+    let container = recover_life(runtime, record, &folder).await;
+    if let Some(limits) = container::update::settle(&folder, container.shim.as_ref()).await {
+        container.set_limits(limits);
+    }
+    container
+}
+
+async fn recover_life(runtime: &Runtime, record: container::Record, folder: &Path) -> Container {
+    if let Ok(Some(ended)) = record::read::<Ended>(&container::ended_path(folder)) {
         dissolve(runtime, record.id.as_str()).await;
         return Container::past(record, ended);
     }
@@ -113,7 +121,7 @@ async fn recover_container(runtime: &Runtime, record: container::Record) -> Cont
         Some(exit) => Ended::seen(started_at, exit),
         None => Ended::unseen(started_at, "nobody saw the container end"),
     };
-    let path = container::ended_path(&folder);
+    let path = container::ended_path(folder);
     let known = ended.clone();
     let written =
         record::blocking("write how a container ended", move || record::write(&path, &known));

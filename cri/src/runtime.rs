@@ -12,6 +12,7 @@ use snapshotter::Snapshotter;
 
 use crate::container::{self, Container};
 use crate::error::Error;
+use crate::events::Events;
 use crate::id::{ContainerId, SandboxId};
 use crate::index::Index;
 use crate::joinable::Joinable;
@@ -58,6 +59,7 @@ pub struct Runtime {
     pub(crate) maps_users: bool,
     pub(crate) sandboxes: Index<Sandbox>,
     pub(crate) containers: Index<Container>,
+    pub(crate) events: Events,
     pub(crate) runs: Joinable<Metadata, SandboxId>,
     pub(crate) creates: Joinable<(SandboxId, container::config::Metadata), ContainerId>,
 }
@@ -79,6 +81,7 @@ impl Runtime {
             devices_fenced: has_device_cgroup() || sys::bpf::can_filter_devices(),
             sandboxes: Index::new("pod sandbox"),
             containers: Index::new("container"),
+            events: Events::default(),
             runs: Joinable::default(),
             creates: Joinable::default(),
         }

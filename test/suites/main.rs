@@ -17,6 +17,7 @@ mod cgroups;
 mod containers;
 mod crictl;
 mod daemon;
+mod events;
 mod exec;
 mod files;
 mod hosted;
@@ -25,6 +26,7 @@ mod images;
 #[cfg(feature = "interop")]
 mod interop;
 mod isolation;
+mod lists;
 mod logs;
 mod machine;
 mod memory;
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
         crictl::tests(),
         pods::tests(),
         containers::tests(),
+        lists::tests(),
+        events::tests(),
         process::tests(),
         files::tests(),
         mounts::tests(),

@@ -263,15 +263,7 @@ impl Launched {
         record::create(folder, record.clone()).await?;
         let id = record.id.clone();
         let container = Arc::new(Container::alive(record, State::Created, shim));
-        // Under the sandbox's lock, so that a stop either sees the container or has been seen.
-        let welcome = draft.sandbox.change(|state| {
-            let ready = state.is_ready();
-            if ready {
-                draft.runtime.containers.insert(id.as_str(), Arc::clone(&container));
-            }
-            ready
-        });
-        if !welcome {
+        if !draft.runtime.admit_container(&draft.sandbox, &container) {
             let reason = "its sandbox was stopped meanwhile".into();
             return Err(Error::Refused { operation: refused, reason });
         }

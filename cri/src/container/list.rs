@@ -1,4 +1,4 @@
-//! ListContainers: from memory.
+//! ListContainers and StreamContainers: from memory.
 
 use proto::cri;
 
@@ -7,12 +7,14 @@ use super::config::{ImageName, Metadata};
 use crate::runtime::Runtime;
 
 /// Lists the containers that fulfil all conditions of the filter.
-#[must_use]
-pub fn list(runtime: &Runtime, filter: Option<cri::ContainerFilter>) -> Vec<cri::Container> {
+pub fn list(
+    runtime: &Runtime,
+    filter: Option<cri::ContainerFilter>,
+) -> impl Iterator<Item = cri::Container> + use<> {
     let filter = filter.unwrap_or_default();
     let mut containers = runtime.containers.all();
     containers.retain(|container| matches(container, &filter));
-    containers.iter().map(|container| item(container)).collect()
+    containers.into_iter().map(|container| item(&container))
 }
 
 fn matches(container: &Container, filter: &cri::ContainerFilter) -> bool {

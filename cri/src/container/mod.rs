@@ -13,9 +13,11 @@ pub mod start;
 pub mod state;
 pub mod status;
 pub mod stop;
+pub mod update;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use shim::{ResolvedUser, Shim};
@@ -23,6 +25,7 @@ use tokio::sync::watch as channel;
 
 use crate::clock::Nanos;
 use crate::id::{ContainerId, SandboxId};
+use crate::limits::Resources;
 use crate::signal::Signal;
 use config::ContainerConfig;
 use state::State;
@@ -80,6 +83,10 @@ pub struct Container {
     pub dismissed: channel::Sender<bool>,
     /// Its shim, as long as there is one.
     pub shim: Option<Shim>,
+    /// The limits in force.
+    limits: Mutex<Resources>,
+    /// Held by the one who changes them.
+    pub update: tokio::sync::Mutex<()>,
     /// Whether the stop signal has been sent.
     pub asked: channel::Sender<bool>,
     /// Held by a start until it knows whether the process runs, and by who writes the end into the state.
@@ -105,6 +112,8 @@ impl Container {
 
     fn new(record: Record, state: State, shim: Option<Shim>) -> Self {
         Self {
+            limits: Mutex::new(record.config.resources.clone()),
+            update: tokio::sync::Mutex::default(),
             record,
             state: channel::Sender::new(state),
             dismissed: channel::Sender::new(shim.is_none()),
@@ -120,6 +129,17 @@ impl Container {
     #[must_use]
     pub fn id(&self) -> &ContainerId {
         &self.record.id
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> Resources {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says that other limits are in force now.
+    pub fn set_limits(&self, limits: Resources) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     /// The container as messages name it.

@@ -55,6 +55,6 @@ pub async fn discard(runtime: &Arc<Runtime>, container: &Arc<Container>) -> Resu
         remove_folder(&folder)
     })
     .await?;
-    runtime.containers.remove(container.id().as_str());
+    runtime.forget_container(container);
     Ok(())
 }

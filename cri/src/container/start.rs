@@ -18,23 +18,19 @@ pub async fn start(runtime: &Runtime, request: &cri::StartContainerRequest) -> R
     let container = runtime.containers.find(&request.container_id)?;
     let _turn = container.turn.lock().await;
     let operation = || format!("start {}", container.name());
-    let mut decision = Ok(());
-    container.state.send_if_modified(|state| {
-        decision = state.begin_start();
-        decision.is_ok()
-    });
+    let decision = runtime.move_container(&container, State::begin_start);
     let refused = |reason: &str| Error::Refused { operation: operation(), reason: reason.into() };
     decision.map_err(|why| refused(why.as_str()))?;
     let shim = container.shim.as_ref().ok_or_else(|| refused("it has no shim"))?;
     match shim.start().await {
         Ok(()) => {
             let at = started_at(runtime, &container).await;
-            container.state.send_modify(|state| state.started(at));
+            runtime.move_container(&container, |state| state.started(at));
             Ok(())
         }
         Err(source) => {
             let ended = Ended::not_started(source.to_string());
-            container.state.send_modify(|state: &mut State| state.ended(ended));
+            runtime.move_container(&container, |state| state.ended(ended));
             Err(Error::Shim { operation: operation(), source })
         }
     }

@@ -24,12 +24,14 @@ pub async fn status(
 ) -> Result<cri::ContainerStatusResponse, Error> {
     let container = runtime.containers.find(&request.container_id)?;
     let info = if request.verbose { info(runtime, &container).await? } else { HashMap::new() };
-    Ok(cri::ContainerStatusResponse { status: Some(to_wire(&container)), info })
+    let state = container.state.borrow().clone();
+    Ok(cri::ContainerStatusResponse { status: Some(to_wire(&container, state)), info })
 }
 
-fn to_wire(container: &Container) -> cri::ContainerStatus {
+/// The wire's form of a container in a state.
+#[must_use]
+pub fn to_wire(container: &Container, state: State) -> cri::ContainerStatus {
     let record = &container.record;
-    let state = container.state.borrow().clone();
     let mut status = cri::ContainerStatus {
         id: record.id.to_string(),
         metadata: Some(metadata(&record.config.metadata)),
@@ -44,7 +46,7 @@ fn to_wire(container: &Container) -> cri::ContainerStatus {
         mounts: record.config.mounts.iter().map(mount).collect(),
         log_path: record.log.as_ref().map(|log| log.display().to_string()).unwrap_or_default(),
         resources: Some(cri::ContainerResources {
-            linux: Some(record.config.resources.to_wire()),
+            linux: Some(container.limits().to_wire()),
             windows: None,
         }),
         user: Some(user(container)),

@@ -29,7 +29,7 @@ async fn watch(runtime: &Runtime, container: &Container) -> Result<(), Error> {
     {
         // A start that is under way has the first word: it knows why the process never ran.
         let _turn = container.turn.lock().await;
-        container.state.send_modify(|state| state.ended(how));
+        runtime.move_container(container, |state| state.ended(how));
     }
     let State::Exited(ended) = container.state.borrow().clone() else { return Ok(()) };
     write(runtime, container, ended).await?;

@@ -2,9 +2,10 @@
 
 use proto::cri;
 use proto::cri::image_service_server::ImageService;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{Door, refuse};
+use super::{Door, refuse, stream};
 use crate::picture;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -24,8 +25,17 @@ impl ImageService for Door {
         &self,
         request: Request<cri::ListImagesRequest>,
     ) -> Answer<cri::ListImagesResponse> {
-        let images = picture::list::list(&self.runtime, request.into_inner().filter);
+        let images = picture::list::list(&self.runtime, request.into_inner().filter).collect();
         Ok(Response::new(cri::ListImagesResponse { images }))
+    }
+
+    async fn stream_images(
+        &self,
+        request: Request<cri::StreamImagesRequest>,
+    ) -> Answer<BoxStream<cri::StreamImagesResponse>> {
+        let images = picture::list::list(&self.runtime, request.into_inner().filter);
+        let message = |images| cri::StreamImagesResponse { images };
+        Ok(Response::new(stream::batches(images, message)))
     }
 
     async fn image_status(

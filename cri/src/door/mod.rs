@@ -2,6 +2,7 @@
 
 mod images;
 mod runtimes;
+pub mod stream;
 
 use std::sync::Arc;
 
@@ -34,6 +35,11 @@ impl Door {
         RuntimeServiceServer::new(self.clone())
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES)
+    }
+
+    /// Ends the streams that would go on for as long as the daemon does, so that it can end.
+    pub fn close(&self) {
+        self.runtime.events.close();
     }
 
     /// The ImageService.

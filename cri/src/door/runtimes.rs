@@ -2,9 +2,10 @@
 
 use proto::cri;
 use proto::cri::runtime_service_server::RuntimeService;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{Door, refuse};
+use super::{Door, refuse, stream};
 use crate::{container, node, sandbox};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -66,8 +67,17 @@ impl RuntimeService for Door {
         &self,
         request: Request<cri::ListPodSandboxRequest>,
     ) -> Answer<cri::ListPodSandboxResponse> {
-        let items = sandbox::list::list(&self.runtime, request.into_inner().filter);
+        let items = sandbox::list::list(&self.runtime, request.into_inner().filter).collect();
         Ok(Response::new(cri::ListPodSandboxResponse { items }))
+    }
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<cri::StreamPodSandboxesRequest>,
+    ) -> Answer<BoxStream<cri::StreamPodSandboxesResponse>> {
+        let sandboxes = sandbox::list::list(&self.runtime, request.into_inner().filter);
+        let message = |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes };
+        Ok(Response::new(stream::batches(sandboxes, message)))
     }
 
     async fn create_container(
@@ -110,8 +120,26 @@ impl RuntimeService for Door {
         &self,
         request: Request<cri::ListContainersRequest>,
     ) -> Answer<cri::ListContainersResponse> {
-        let containers = container::list::list(&self.runtime, request.into_inner().filter);
+        let filter = request.into_inner().filter;
+        let containers = container::list::list(&self.runtime, filter).collect();
         Ok(Response::new(cri::ListContainersResponse { containers }))
+    }
+
+    async fn stream_containers(
+        &self,
+        request: Request<cri::StreamContainersRequest>,
+    ) -> Answer<BoxStream<cri::StreamContainersResponse>> {
+        let containers = container::list::list(&self.runtime, request.into_inner().filter);
+        let message = |containers| cri::StreamContainersResponse { containers };
+        Ok(Response::new(stream::batches(containers, message)))
+    }
+
+    async fn get_container_events(
+        &self,
+        _: Request<cri::GetEventsRequest>,
+    ) -> Answer<BoxStream<cri::ContainerEventResponse>> {
+        let reader = self.runtime.events.listen().map_err(refuse("GetContainerEvents"))?;
+        Ok(Response::new(stream::events(reader)))
     }
 
     async fn container_status(
@@ -129,6 +157,15 @@ impl RuntimeService for Door {
         let reopened = container::reopen_log::reopen(&self.runtime, request.get_ref()).await;
         reopened.map_err(refuse("ReopenContainerLog"))?;
         Ok(Response::new(cri::ReopenContainerLogResponse {}))
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<cri::UpdateContainerResourcesRequest>,
+    ) -> Answer<cri::UpdateContainerResourcesResponse> {
+        let updated = container::update::update(&self.runtime, request.into_inner()).await;
+        updated.map_err(refuse("UpdateContainerResources"))?;
+        Ok(Response::new(cri::UpdateContainerResourcesResponse {}))
     }
 
     async fn exec_sync(

@@ -1,4 +1,4 @@
-//! ListImages: from memory.
+//! ListImages and StreamImages: from memory.
 
 use std::sync::Arc;
 
@@ -8,15 +8,17 @@ use proto::cri;
 use crate::runtime::Runtime;
 
 /// Lists all images, or the one that the filter names.
-#[must_use]
-pub fn list(runtime: &Runtime, filter: Option<cri::ImageFilter>) -> Vec<cri::Image> {
+pub fn list(
+    runtime: &Runtime,
+    filter: Option<cri::ImageFilter>,
+) -> impl Iterator<Item = cri::Image> + use<> {
     let name = filter.and_then(|filter| filter.image).map(|image| image.image).unwrap_or_default();
     let images: Vec<Arc<Image>> = if name.is_empty() {
         runtime.images.list()
     } else {
         runtime.images.find(&name).into_iter().collect()
     };
-    images.iter().map(|image| to_wire(image)).collect()
+    images.into_iter().map(|image| to_wire(&image))
 }
 
 /// The wire's form of an image.

@@ -1,4 +1,4 @@
-//! ListPodSandbox: from memory.
+//! ListPodSandbox and StreamPodSandboxes: from memory.
 
 use proto::cri;
 
@@ -7,12 +7,14 @@ use super::config::Metadata;
 use crate::runtime::Runtime;
 
 /// Lists the sandboxes that fulfil all conditions of the filter.
-#[must_use]
-pub fn list(runtime: &Runtime, filter: Option<cri::PodSandboxFilter>) -> Vec<cri::PodSandbox> {
+pub fn list(
+    runtime: &Runtime,
+    filter: Option<cri::PodSandboxFilter>,
+) -> impl Iterator<Item = cri::PodSandbox> + use<> {
     let filter = filter.unwrap_or_default();
     let mut sandboxes = runtime.sandboxes.all();
     sandboxes.retain(|sandbox| matches(sandbox, &filter));
-    sandboxes.iter().map(|sandbox| item(sandbox)).collect()
+    sandboxes.into_iter().map(|sandbox| item(&sandbox))
 }
 
 fn matches(sandbox: &Sandbox, filter: &cri::PodSandboxFilter) -> bool {

@@ -25,6 +25,6 @@ pub async fn remove(runtime: &Arc<Runtime>, id: &str) -> Result<(), Error> {
     }
     let folder = folder(runtime.root(), sandbox.id());
     record::blocking("remove a sandbox's record", move || remove_folder(&folder)).await?;
-    runtime.sandboxes.remove(sandbox.id().as_str());
+    runtime.forget_sandbox(&sandbox);
     Ok(())
 }

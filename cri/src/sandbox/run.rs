@@ -247,7 +247,7 @@ impl Attached {
         .await?;
         let id = draft.record.id.clone();
         let sandbox = Sandbox::new(draft.record, State::Ready { ips });
-        draft.runtime.sandboxes.insert(id.as_str(), Arc::new(sandbox));
+        draft.runtime.admit_sandbox(&Arc::new(sandbox));
         Ok(id)
     }
 }

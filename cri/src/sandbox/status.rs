@@ -1,6 +1,7 @@
 //! PodSandboxStatus: from memory.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use proto::cri;
 use serde_json::json;
@@ -9,6 +10,7 @@ use super::Sandbox;
 use super::config::{PidScope, PodScope};
 use super::list::metadata;
 use super::state::State;
+use crate::container::{self, Container};
 use crate::error::Error;
 use crate::runtime::Runtime;
 
@@ -22,24 +24,35 @@ pub fn status(
 ) -> Result<cri::PodSandboxStatusResponse, Error> {
     let sandbox = runtime.sandboxes.find(&request.pod_sandbox_id)?;
     let info = if request.verbose { info(runtime, &sandbox) } else { HashMap::new() };
+    let moment = runtime.moment(&sandbox);
     Ok(cri::PodSandboxStatusResponse {
-        status: Some(to_wire(&sandbox)),
+        status: moment.sandbox.map(|(sandbox, state)| to_wire(&sandbox, &state)),
         info,
         // Set together or not at all: with a timestamp the kubelet takes an empty list for the truth.
-        containers_statuses: Vec::new(),
-        timestamp: 0,
+        containers_statuses: containers(moment.containers),
+        timestamp: moment.at.get(),
     })
 }
 
-fn to_wire(sandbox: &Sandbox) -> cri::PodSandboxStatus {
+/// The wire's form of a pod's containers.
+#[must_use]
+pub fn containers(
+    containers: Vec<(Arc<Container>, container::state::State)>,
+) -> Vec<cri::ContainerStatus> {
+    let statuses = containers.into_iter();
+    statuses.map(|(container, state)| container::status::to_wire(&container, state)).collect()
+}
+
+/// The wire's form of a sandbox in a state.
+#[must_use]
+pub fn to_wire(sandbox: &Sandbox, state: &State) -> cri::PodSandboxStatus {
     let config = &sandbox.record.config;
-    let state = sandbox.state();
     cri::PodSandboxStatus {
         id: sandbox.id().to_string(),
         metadata: Some(metadata(&config.metadata)),
         state: state.to_wire().into(),
         created_at: sandbox.record.created_at.get(),
-        network: Some(network(&state)),
+        network: Some(network(state)),
         linux: Some(namespaces(sandbox)),
         labels: config.labels.clone().into_iter().collect(),
         annotations: config.annotations.clone().into_iter().collect(),

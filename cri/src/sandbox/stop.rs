@@ -46,6 +46,6 @@ pub async fn take_down(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result
         })?;
     }
     record::blocking("remove the pod's files", move || files::remove(&paths)).await?;
-    sandbox.change(super::state::State::stopped);
+    runtime.sandbox_stopped(sandbox);
     Ok(())
 }

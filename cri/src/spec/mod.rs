@@ -180,10 +180,19 @@ fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> 
 }
 
 fn resources(inputs: &Inputs<'_>) -> Result<LinuxResources, OciSpecError> {
-    let limits = &inputs.config.resources;
-    let mut resources = LinuxResourcesBuilder::default()
-        .devices(device::rules(inputs.devices, inputs.config.security.privileged)?)
-        .build()?;
+    let mut resources = limits(&inputs.config.resources)?;
+    let devices = device::rules(inputs.devices, inputs.config.security.privileged)?;
+    resources.set_devices(Some(devices));
+    Ok(resources)
+}
+
+/// Limits in the specification's form; they say nothing of devices.
+///
+/// # Errors
+/// None in practice: nothing that is wanted can be missing.
+pub fn limits(limits: &Resources) -> Result<LinuxResources, OciSpecError> {
+    let mut resources = LinuxResourcesBuilder::default().build()?;
+    resources.set_devices(None);
     resources.set_memory(memory(limits)?);
     let mut cpu = LinuxCpuBuilder::default().build()?;
     cpu.set_shares(limits.cpu_shares).set_quota(limits.cpu_quota).set_period(limits.cpu_period);
@@ -203,9 +212,9 @@ fn resources(inputs: &Inputs<'_>) -> Result<LinuxResources, OciSpecError> {
 }
 
 fn memory(limits: &Resources) -> Result<Option<oci_spec::runtime::LinuxMemory>, OciSpecError> {
-    let Some(limit) = limits.memory_limit else { return Ok(None) };
-    // Without a word on swap there is none: memory and swap together get the memory's limit.
-    let swap = limits.memory_swap.unwrap_or(limit);
+    let (Some(limit), Some(swap)) = (limits.memory_limit, limits.memory_and_swap()) else {
+        return Ok(None);
+    };
     LinuxMemoryBuilder::default().limit(limit).swap(swap).build().map(Some)
 }
 

@@ -16,6 +16,7 @@ mod exec;
 mod launch;
 mod pids;
 mod task;
+mod update;
 
 pub use attach::AttachOptions;
 pub use dissolve::dissolve;

@@ -26,6 +26,7 @@ mod mount;
 mod mount_option;
 mod namespace;
 mod net_device;
+mod oom_score;
 mod overlay;
 mod process;
 mod procfs;
@@ -77,7 +78,12 @@ impl BuilderFiles<'_> {
 /// The builder of an update: gives a running container other limits, and returns the builder's exit code. `resources` is
 /// an OCI spec's `linux.resources` as JSON, as it travels in `UpdateTaskRequest.resources`. What goes wrong is told over
 /// the report; the report's end with nothing in it means that all is done.
-pub fn build_update(watch: &cgroup::Watch, resources: &[u8], files: BuilderFiles<'_>) -> u8 {
+pub fn build_update(
+    watch: &cgroup::Watch,
+    resources: &[u8],
+    oom_score_adj: Option<i32>,
+    files: BuilderFiles<'_>,
+) -> u8 {
     let (report, _) = match files.keep() {
         Ok(kept) => kept,
         Err(code) => return code,
@@ -87,7 +93,8 @@ pub fn build_update(watch: &cgroup::Watch, resources: &[u8], files: BuilderFiles
             let kind = crate::FailureKind::InvalidArgument;
             Failure::new(kind, "read resources", "of update", error.to_string())
         })
-        .and_then(|resources| watch.update(&resources));
+        .and_then(|resources| watch.update(&resources))
+        .and_then(|()| oom_score_adj.map_or(Ok(()), |wanted| oom_score::adjust(watch, wanted)));
     conclude(&report, result)
 }
 

@@ -120,6 +120,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let signal = told.wait().await;
     notify(sd_notify::NotifyState::Stopping);
     tracing::info!(signal, "finishing what is in flight; containers go on running");
+    door.close();
     drop(stop);
     finish(server, Duration::from_secs(config.grpc.shutdown_timeout.into())).await
 }

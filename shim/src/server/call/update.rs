@@ -10,6 +10,7 @@ use crate::runtime::report::{self, Event, Received, receive};
 use crate::runtime::{BuilderFiles, build_update};
 use crate::server::poll::Token;
 use crate::server::ttrpc::Caller;
+use crate::type_name;
 
 /// An update on its way.
 #[derive(Debug)]
@@ -30,11 +31,16 @@ impl Server {
         let Some(resources) = &request.resources else {
             return refuse(FailureKind::InvalidArgument, "it says no resources");
         };
+        let score = request.annotations.get(type_name::OOM_SCORE_ADJ).map(|text| text.parse());
+        let score = match score.transpose() {
+            Ok(score) if score.is_none_or(|score| (-1000..=1000).contains(&score)) => score,
+            _ => return refuse(FailureKind::InvalidArgument, "its oom_score_adj is none"),
+        };
         container.update = Some(Update { report: ours, caller, failure: None });
         let files = BuilderFiles { report: theirs.as_fd(), stdio: [None; 3] };
         let begun = self.container.as_ref().map_or(Ok(()), |container| {
             let watch = &container.cgroups;
-            let forked = self.thread.fork(|| build_update(watch, &resources.value, files));
+            let forked = self.thread.fork(|| build_update(watch, &resources.value, score, files));
             forked.map_err(|e| Failure::os("create", "builder", e))?;
             let report = container.update.as_ref().map(|update| &update.report);
             report.map_or(Ok(()), |report| {
