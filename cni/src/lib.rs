@@ -47,4 +47,4 @@ pub use config::{BridgeConfig, NetworkConfig, ParseSubnetError, Subnet};
 pub use error::NetworkError;
 pub use network::Network;
 pub use pod::{Attachment, Dns, PodNetwork, PortMapping, Protocol};
-pub use status::NetworkStatus;
+pub use status::{NetworkStatus, Report};

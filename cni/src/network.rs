@@ -17,7 +17,7 @@ use crate::error::NetworkError;
 use crate::plugin::Chain;
 use crate::pod::{Attachment, PodNetwork, is_id};
 use crate::record::{Record, Records, Used};
-use crate::status::{NetworkStatus, Prospect, Readiness};
+use crate::status::{NetworkStatus, Prospect, Readiness, Report};
 use crate::turn::{Turn, Turns};
 
 /// The network that the node's pods are attached to. One per `state_dir`.
@@ -150,6 +150,30 @@ impl Network {
             }
             Err(error) => NetworkStatus::not_ready("", error.to_string()),
         }
+    }
+
+    /// What the configuration folder has for pods, for whoever looks for a fault. Reads files if they have changed.
+    ///
+    /// # Errors
+    /// The look takes too long.
+    pub async fn report(self: &Arc<Self>) -> Result<Report, NetworkError> {
+        let network = Arc::clone(self);
+        let look = move || {
+            let choice = network.folder.choice();
+            Ok(Report {
+                conf_dir: network.config.conf_dir.clone(),
+                bin_dirs: network.config.bin_dirs.clone(),
+                network: match &choice {
+                    Choice::Plugins(list) => Some(list.to_value()),
+                    _ => None,
+                },
+                fault: match choice {
+                    Choice::Broken { path, reason } => Some(format!("{}: {reason}", path.display())),
+                    _ => None,
+                },
+            })
+        };
+        blocking(self.config.timeout, "look up network configuration", look).await
     }
 
     /// Removes the node's own part of the built-in network: the bridge and the table of rules. Idempotent.

@@ -29,6 +29,19 @@ pub struct NetworkStatus {
     pub plugin: String,
 }
 
+/// What the configuration folder has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The folder with configurations.
+    pub conf_dir: PathBuf,
+    /// The folders searched for plugins.
+    pub bin_dirs: Vec<PathBuf>,
+    /// The list of plugins in use, as JSON; none on the built-in network.
+    pub network: Option<serde_json::Value>,
+    /// Why none of the configurations can be used.
+    pub fault: Option<String>,
+}
+
 impl NetworkStatus {
     fn ready(plugin: &str) -> Self {
         Self {

@@ -46,7 +46,7 @@ pub enum Error {
         reason: String,
     },
     /// Wherry cannot do this yet, and ignoring it would be worse.
-    #[error("{operation}: {what} is not supported")]
+    #[error("{operation}: Wherry does not support {what}")]
     Unsupported {
         /// What was attempted, on what.
         operation: String,

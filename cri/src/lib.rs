@@ -26,6 +26,7 @@ pub mod container;
 pub mod door;
 mod error;
 pub mod events;
+mod features;
 mod grammar;
 mod id;
 mod ids;

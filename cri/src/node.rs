@@ -1,11 +1,18 @@
 //! What the kubelet asks about the node's runtime as a whole: Version, Status, RuntimeConfig.
 
 use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
 
 use proto::cri;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::error::Error;
 use crate::limits::CgroupDriver;
+use crate::record;
 use crate::runtime::{HANDLER, Runtime};
 
 /// The version of the kubelet's own API, which has stayed the same since the first CRI.
@@ -23,48 +30,164 @@ pub fn version() -> cri::VersionResponse {
 }
 
 /// Tells whether pods can be run now.
-pub async fn status(runtime: &Runtime, request: &cri::StatusRequest) -> cri::StatusResponse {
+///
+/// # Errors
+/// The look at the node cannot be taken.
+pub async fn status(
+    runtime: &Arc<Runtime>,
+    request: &cri::StatusRequest,
+) -> Result<cri::StatusResponse, Error> {
     let network = runtime.network.status().await;
+    let fault = fault(runtime).await?;
     let condition = |kind: &str, status, reason: String, message: String| cri::RuntimeCondition {
         r#type: kind.to_owned(),
         status,
         reason,
         message,
     };
+    let ready = fault.is_none();
+    let (reason, message) = fault.map(|fault| (fault.reason.to_owned(), fault.message)).unwrap_or_default();
     let conditions = vec![
-        condition("RuntimeReady", true, String::new(), String::new()),
-        condition("NetworkReady", network.ready, network.reason, network.message),
+        condition("RuntimeReady", ready, reason, message),
+        condition("NetworkReady", network.ready, network.reason.clone(), network.message.clone()),
     ];
-    let info = json!({
-        "root": runtime.root(),
-        "shim": runtime.launcher.path(),
-        "network": network.plugin,
-    });
-    cri::StatusResponse {
+    let info = if request.verbose { info(runtime, &network).await? } else { HashMap::new() };
+    Ok(cri::StatusResponse {
         status: Some(cri::RuntimeStatus { conditions }),
-        info: if request.verbose {
-            HashMap::from([("config".to_owned(), info.to_string())])
-        } else {
-            HashMap::new()
-        },
+        info,
         runtime_handlers: ["", HANDLER].map(|name| handler(runtime, name)).into(),
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
-            user_namespaces_host_network: runtime.maps_users,
+            user_namespaces_host_network: runtime.features.user_namespaces,
             mount_options: false,
         }),
-    }
+    })
 }
 
 fn handler(runtime: &Runtime, name: &str) -> cri::RuntimeHandler {
     cri::RuntimeHandler {
         name: name.to_owned(),
         features: Some(cri::RuntimeHandlerFeatures {
-            // mount_setattr(2) has been there since Linux 5.12, the oldest kernel that Wherry runs on.
-            recursive_read_only_mounts: true,
-            user_namespaces: runtime.maps_users,
+            recursive_read_only_mounts: runtime.features.recursive_read_only,
+            user_namespaces: runtime.features.user_namespaces,
         }),
     }
+}
+
+/// Why no container could be started now.
+#[derive(Debug, PartialEq, Eq)]
+struct Fault {
+    /// A word for machines.
+    reason: &'static str,
+    /// A sentence for the operator.
+    message: String,
+}
+
+async fn fault(runtime: &Runtime) -> Result<Option<Fault>, Error> {
+    let folders = [
+        ("RootUnusable", runtime.root().to_owned()),
+        ("StateUnusable", runtime.state.join("sandboxes")),
+        ("StateUnusable", runtime.state.join("containers")),
+    ];
+    let shim = runtime.launcher.path().to_owned();
+    record::blocking("look at the node", move || {
+        let folders = folders.iter().find_map(|(reason, path)| {
+            let error = check_folder(path).err()?;
+            Some(Fault { reason, message: format!("folder {}: {error}", path.display()) })
+        });
+        Ok(folders.or_else(|| {
+            let error = check_program(&shim).err()?;
+            let message = format!("shim {}: {error}", shim.display());
+            Some(Fault { reason: "ShimUnusable", message })
+        }))
+    })
+    .await
+}
+
+/// Whether files can be made in a folder.
+fn check_folder(path: &Path) -> io::Result<()> {
+    use rustix::fs::StatVfsMountFlags;
+    if rustix::fs::statvfs(path)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+    }
+    if !fs::metadata(path)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(())
+}
+
+fn check_program(path: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(path)?;
+    if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
+/// What `crictl info` shows beyond the status, under the keys that containerd's users know.
+async fn info(
+    runtime: &Arc<Runtime>,
+    network: &cni::NetworkStatus,
+) -> Result<HashMap<String, String>, Error> {
+    let report = runtime.network.report().await.map_err(|source| Error::Network {
+        operation: "describe the node's network".into(),
+        source,
+    })?;
+    let driver = match runtime.cgroup_driver {
+        CgroupDriver::Cgroupfs => "cgroupfs",
+        CgroupDriver::Systemd => "systemd",
+    };
+    let config = json!({
+        "containerd": {
+            "snapshotter": "overlay",
+            "defaultRuntimeName": HANDLER,
+            "runtimes": { HANDLER: { "runtimeType": "io.containerd.wherry.v2" } },
+        },
+        "cni": { "binDirs": &report.bin_dirs, "confDir": &report.conf_dir },
+        // kubeadm asks for it. A pod needs no image of its own here.
+        "sandboxImage": "",
+        "rootDir": runtime.root(),
+        "stateDir": runtime.state,
+        "systemdCgroup": runtime.cgroup_driver == CgroupDriver::Systemd,
+        "cgroupDriver": driver,
+        "shim": runtime.launcher.path(),
+        "network": network.plugin,
+    });
+    let load = report.fault.clone().unwrap_or_else(|| "OK".to_owned());
+    let entries = [
+        ("config", config.to_string()),
+        ("cniconfig", cni_config(&report).to_string()),
+        ("lastCNILoadStatus", load.clone()),
+        ("lastCNILoadStatus.default", load),
+    ];
+    Ok(entries.map(|(key, value)| (key.to_owned(), value)).into())
+}
+
+/// The network's configuration in the form that containerd's users know.
+fn cni_config(report: &cni::Report) -> Value {
+    let networks = report.network.iter().map(|list| {
+        let plugins = list["plugins"].as_array().into_iter().flatten();
+        let plugins: Vec<_> = plugins
+            .map(|plugin| json!({ "Network": plugin, "Source": plugin.to_string() }))
+            .collect();
+        json!({
+            "Config": {
+                "Name": list["name"],
+                "CNIVersion": list["cniVersion"],
+                "Plugins": plugins,
+                "Source": list.to_string(),
+            },
+            "IFName": "eth0",
+        })
+    });
+    json!({
+        "PluginDirs": report.bin_dirs,
+        "PluginConfDir": report.conf_dir,
+        "PluginMaxConfNum": 1,
+        "Prefix": "eth",
+        "Networks": networks.collect::<Vec<_>>(),
+    })
 }
 
 /// Tells the kubelet how cgroups are made.

@@ -173,6 +173,7 @@ async fn recover_sandboxes(runtime: &Arc<Runtime>, same_boot: bool) -> Result<()
             _ => sandbox::state::State::Stopping,
         };
         let sandbox = Arc::new(Sandbox::new(record, state));
+        sandbox::update::recall(runtime, &sandbox).await;
         runtime.sandboxes.insert(sandbox.id().as_str(), Arc::clone(&sandbox));
         if !sandbox.state().is_ready() {
             tokio::spawn(give_back(Arc::clone(runtime), sandbox));

@@ -13,6 +13,7 @@ use snapshotter::Snapshotter;
 use crate::container::{self, Container};
 use crate::error::Error;
 use crate::events::Events;
+use crate::features::Features;
 use crate::id::{ContainerId, SandboxId};
 use crate::index::Index;
 use crate::joinable::Joinable;
@@ -55,8 +56,8 @@ pub struct Runtime {
     pub(crate) cgroup_driver: CgroupDriver,
     /// Whether containers are kept from devices by their cgroup: by v1's controller, or by a program of the shim's.
     pub(crate) devices_fenced: bool,
-    /// Whether the layers' file system can be shown with mapped ids, which pods with a user namespace need.
-    pub(crate) maps_users: bool,
+    /// What the kernel can do for pods.
+    pub(crate) features: Features,
     pub(crate) sandboxes: Index<Sandbox>,
     pub(crate) containers: Index<Container>,
     pub(crate) events: Events,
@@ -70,7 +71,7 @@ impl Runtime {
     pub fn new(parts: Parts) -> Self {
         let Parts { root, state, images, snapshots, network, launcher, cgroup_driver } = parts;
         Self {
-            maps_users: sys::users::can_map(&root),
+            features: Features::probe(&root),
             root,
             state,
             images,

@@ -29,6 +29,8 @@ pub struct ImagesConfig {
     pub no_progress_timeout: Duration,
     /// The pause before a failed request is tried again; it doubles with every further try.
     pub retry_delay: Duration,
+    /// Names of images that whoever collects garbage is asked to keep, completed as [`Reference::parse`] does.
+    pub pinned: Vec<String>,
 }
 
 impl ImagesConfig {
@@ -40,6 +42,7 @@ impl ImagesConfig {
             max_parallel_downloads: 3,
             no_progress_timeout: Duration::from_secs(300),
             retry_delay: Duration::from_millis(500),
+            pinned: Vec::new(),
         }
     }
 }
@@ -101,6 +104,8 @@ pub struct Images {
     pub(crate) flights: Flights,
     // A std lock: held for look-ups and single inserts, never over anything slow.
     index: RwLock<HashMap<ImageId, Arc<Entry>>>,
+    /// Full names of images that should survive garbage collection.
+    pub(crate) pinned: HashSet<String>,
     /// Held while records change, which takes a few syncs; readers do not need it.
     pub(crate) changing: Mutex<()>,
 }
@@ -113,7 +118,9 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(record: Record, config: ImageConfig) -> Self {
+    pub(crate) fn new(record: Record, config: ImageConfig, pinned: &HashSet<String>) -> Self {
+        let names = record.repo_tags.iter().chain(&record.repo_digests);
+        let is_pinned = names.chain([&record.id.to_string()]).any(|name| pinned.contains(name));
         let image = Arc::new(Image {
             id: ImageId(record.id.clone()),
             repo_tags: record.repo_tags.clone(),
@@ -121,7 +128,7 @@ impl Entry {
             size: record.size,
             config,
             layers: record.layers.clone(),
-            pinned: false,
+            pinned: is_pinned,
         });
         Self { image, record }
     }
@@ -143,11 +150,12 @@ impl Images {
         let records = Records::open(&config.root.join("images"))?;
         let mut loaded = records.load()?;
         settle_tags(&mut loaded);
+        let pinned: HashSet<String> = config.pinned.iter().map(|name| full_name(name)).collect();
         let mut index = HashMap::new();
         for record in loaded {
             match vouch(&record, &content, snapshotter.as_ref()) {
                 Ok(config) => {
-                    let entry = Entry::new(record, config);
+                    let entry = Entry::new(record, config, &pinned);
                     index.insert(entry.image.id.clone(), Arc::new(entry));
                 }
                 Err(why) => records.quarantine(&record.id, &why),
@@ -162,6 +170,7 @@ impl Images {
             chains: ChainLocks::default(),
             flights: Flights::default(),
             index: RwLock::new(index),
+            pinned,
             changing: Mutex::new(()),
         }))
     }
@@ -233,6 +242,14 @@ fn is_prefix(hex: &str) -> bool {
 fn unique<T>(mut found: impl Iterator<Item = T>) -> Option<T> {
     let first = found.next()?;
     if found.next().is_some() { None } else { Some(first) }
+}
+
+/// A name as records have it; an image's id is one, too.
+fn full_name(name: &str) -> String {
+    match Reference::parse(name) {
+        Ok(reference) if !name.starts_with("sha256:") => reference.to_string(),
+        _ => name.to_owned(),
+    }
 }
 
 /// A power cut may leave a moved tag in two records: the later one has it.

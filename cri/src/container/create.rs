@@ -249,9 +249,10 @@ impl Launched {
         let record = Record {
             id: draft.id,
             sandbox: draft.sandbox.id().clone(),
-            config: draft.config,
             image_id: draft.image.id.to_string(),
             image_ref: prepare::image_ref(&draft.image),
+            image_name: prepare::image_name(&draft.config.image, &draft.image),
+            config: draft.config,
             created_at: Nanos::now(),
             stop_signal: draft.stop_signal,
             log: draft.log,

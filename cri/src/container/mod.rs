@@ -60,6 +60,9 @@ pub struct Record {
     pub image_id: String,
     /// Its image by repository and digest.
     pub image_ref: String,
+    /// Its image as the user knows it.
+    #[serde(default)]
+    pub image_name: String,
     /// When it was made.
     pub created_at: Nanos,
     /// What stops it.

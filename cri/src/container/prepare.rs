@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use image::Image;
 use oci_spec::runtime::LinuxSeccomp;
 
-use super::config::{ContainerConfig, Device};
+use super::config::{ContainerConfig, Device, ImageName};
 use super::security::SeccompProfile;
 use crate::error::Error;
 use crate::sandbox::config::SandboxConfig;
@@ -178,6 +178,20 @@ fn device(metadata: &fs::Metadata, container_path: PathBuf, access: &str) -> Opt
         gid: metadata.gid(),
         access: access.to_owned(),
     })
+}
+
+/// The image as its user knows it. The kubelet asks for containers by the id of their image, which tells nobody
+/// anything: then it is what the user wrote, if the image still has this name, or else a name that it has.
+#[must_use]
+pub fn image_name(asked: &ImageName, image: &Image) -> String {
+    let is_id = |name: &str| image.id.as_str() == name || image.id.hex().starts_with(name);
+    if !is_id(&asked.image) {
+        return asked.image.clone();
+    }
+    let user = image::Reference::parse(&asked.user_specified).map(|name| name.to_string());
+    let mut names = image.repo_tags.iter().chain(&image.repo_digests);
+    let wanted = user.ok().filter(|user| names.clone().any(|name| name == user));
+    wanted.or_else(|| names.next().cloned()).unwrap_or_else(|| asked.image.clone())
 }
 
 /// The image by repository and digest, or by id where it has no repository.

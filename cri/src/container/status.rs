@@ -6,7 +6,7 @@ use proto::cri;
 use serde_json::{Value, json};
 use shim::SPEC_FILE;
 
-use super::Container;
+use super::{Container, Record};
 use super::config::{Mount, Propagation};
 use super::list::{image, metadata};
 use super::state::State;
@@ -38,7 +38,10 @@ pub fn to_wire(container: &Container, state: State) -> cri::ContainerStatus {
         state: state.to_wire().into(),
         created_at: record.created_at.get(),
         started_at: state.started_at().map_or(0, crate::clock::Nanos::get),
-        image: Some(image(&record.config.image)),
+        image: Some(cri::ImageSpec {
+            image: name_of_image(record).to_owned(),
+            ..image(&record.config.image)
+        }),
         image_ref: record.image_ref.clone(),
         image_id: record.image_id.clone(),
         labels: record.config.labels.clone().into_iter().collect(),
@@ -60,6 +63,11 @@ pub fn to_wire(container: &Container, state: State) -> cri::ContainerStatus {
         status.message = ended.message;
     }
     status
+}
+
+fn name_of_image(record: &Record) -> &str {
+    // A record of a time without the field has none.
+    if record.image_name.is_empty() { &record.config.image.image } else { &record.image_name }
 }
 
 fn user(container: &Container) -> cri::ContainerUser {
@@ -103,9 +111,12 @@ async fn info(runtime: &Runtime, container: &Container) -> Result<HashMap<String
     let info = json!({
         "sandboxID": record.sandbox,
         "pid": if container.state.borrow().is_exited() { 0 } else { record.pid },
+        "removing": container.removal.try_lock().is_err(),
         "snapshotKey": record.id,
         "snapshotter": "overlay",
         "runtimeType": crate::runtime::HANDLER,
+        "runtimeOptions": null,
+        "resources": container.limits(),
         "config": record.config,
         "runtimeSpec": spec,
     });

@@ -42,7 +42,8 @@ impl ImageService for Door {
         &self,
         request: Request<cri::ImageStatusRequest>,
     ) -> Answer<cri::ImageStatusResponse> {
-        Ok(Response::new(picture::status::status(&self.runtime, request.into_inner())))
+        let status = picture::status::status(&self.runtime, request.into_inner()).await;
+        Ok(Response::new(status.map_err(refuse("ImageStatus"))?))
     }
 
     async fn remove_image(

@@ -6,9 +6,14 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::{Door, refuse, stream};
+use crate::error::Error;
 use crate::{container, node, sandbox};
 
 type Answer<T> = Result<Response<T>, Status>;
+
+fn unsupported(operation: &str, what: &str) -> Error {
+    Error::Unsupported { operation: operation.to_owned(), what: what.to_owned() }
+}
 
 #[tonic::async_trait]
 impl RuntimeService for Door {
@@ -17,7 +22,8 @@ impl RuntimeService for Door {
     }
 
     async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
-        Ok(Response::new(node::status(&self.runtime, request.get_ref()).await))
+        let status = node::status(&self.runtime, request.get_ref()).await;
+        Ok(Response::new(status.map_err(refuse("Status"))?))
     }
 
     async fn runtime_config(
@@ -78,6 +84,29 @@ impl RuntimeService for Door {
         let sandboxes = sandbox::list::list(&self.runtime, request.into_inner().filter);
         let message = |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes };
         Ok(Response::new(stream::batches(sandboxes, message)))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
+        let updated = sandbox::update::update(&self.runtime, request.into_inner()).await;
+        updated.map_err(refuse("UpdatePodSandboxResources"))?;
+        Ok(Response::new(cri::UpdatePodSandboxResourcesResponse {}))
+    }
+
+    async fn checkpoint_pod(
+        &self,
+        _: Request<cri::CheckpointPodRequest>,
+    ) -> Answer<cri::CheckpointPodResponse> {
+        Err(refuse("CheckpointPod")(unsupported("checkpoint a pod", "checkpoints")))
+    }
+
+    async fn restore_pod(
+        &self,
+        _: Request<cri::RestorePodRequest>,
+    ) -> Answer<cri::RestorePodResponse> {
+        Err(refuse("RestorePod")(unsupported("restore a pod", "checkpoints")))
     }
 
     async fn create_container(
@@ -166,6 +195,14 @@ impl RuntimeService for Door {
         let updated = container::update::update(&self.runtime, request.into_inner()).await;
         updated.map_err(refuse("UpdateContainerResources"))?;
         Ok(Response::new(cri::UpdateContainerResourcesResponse {}))
+    }
+
+    async fn checkpoint_container(
+        &self,
+        _: Request<cri::CheckpointContainerRequest>,
+    ) -> Answer<cri::CheckpointContainerResponse> {
+        let error = unsupported("checkpoint a container", "checkpoints");
+        Err(refuse("CheckpointContainer")(error))
     }
 
     async fn exec_sync(

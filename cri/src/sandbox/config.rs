@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::grammar;
 use crate::ids::IdMaps;
-use crate::limits::{self, CgroupDriver, CgroupParent};
+use crate::limits::{self, CgroupDriver, CgroupParent, Resources};
 
 /// What names a sandbox for the kubelet; unique among all sandboxes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -55,6 +55,31 @@ pub struct Dns {
     pub options: Vec<String>,
 }
 
+/// The resources of a pod as a whole: the kubelet makes its cgroup, the runtime keeps them for whoever asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PodResources {
+    /// What the pod costs beside its containers.
+    pub overhead: Option<Resources>,
+    /// What its containers have together.
+    pub containers: Option<Resources>,
+}
+
+impl PodResources {
+    /// Parses the wire's form.
+    ///
+    /// # Errors
+    /// Says which limit is out of its range.
+    pub fn parse(
+        overhead: Option<cri::LinuxContainerResources>,
+        containers: Option<cri::LinuxContainerResources>,
+    ) -> Result<Self, String> {
+        Ok(Self {
+            overhead: overhead.map(Resources::parse).transpose()?,
+            containers: containers.map(Resources::parse).transpose()?,
+        })
+    }
+}
+
 /// A port of the node that leads to the pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Port {
@@ -98,6 +123,9 @@ pub struct SandboxConfig {
     pub users: Option<IdMaps>,
     /// Kernel parameters of the pod's namespaces.
     pub sysctls: BTreeMap<String, String>,
+    /// What its containers have together, as far as the kubelet says.
+    #[serde(default)]
+    pub resources: PodResources,
     /// Whether privileged containers may be created in it.
     pub privileged: bool,
     /// The handler asked for; empty is the default one.
@@ -147,6 +175,7 @@ impl SandboxConfig {
             pid,
             users,
             sysctls: linux.sysctls.into_iter().collect(),
+            resources: PodResources::parse(linux.overhead, linux.resources).map_err(invalid)?,
             privileged: security.privileged,
             runtime_handler: handler,
             metadata,

@@ -9,6 +9,7 @@ pub mod run;
 pub mod state;
 pub mod status;
 pub mod stop;
+pub mod update;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::id::SandboxId;
-use config::SandboxConfig;
+use config::{PodResources, SandboxConfig};
 use state::State;
 
 /// What is written down of a sandbox for good.
@@ -37,6 +38,10 @@ pub struct Sandbox {
     /// What never changes.
     pub record: Record,
     state: Mutex<State>,
+    /// What the kubelet last said its containers have together.
+    resources: Mutex<PodResources>,
+    /// Held by the one who writes that down.
+    pub update: tokio::sync::Mutex<()>,
     /// Held by the one who stops or removes it.
     pub teardown: tokio::sync::Mutex<()>,
 }
@@ -45,7 +50,13 @@ impl Sandbox {
     /// A sandbox in a state.
     #[must_use]
     pub fn new(record: Record, state: State) -> Self {
-        Self { record, state: Mutex::new(state), teardown: tokio::sync::Mutex::default() }
+        Self {
+            resources: Mutex::new(record.config.resources.clone()),
+            update: tokio::sync::Mutex::default(),
+            record,
+            state: Mutex::new(state),
+            teardown: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Its state now.
@@ -57,6 +68,17 @@ impl Sandbox {
     /// Moves its state.
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What its containers have together.
+    #[must_use]
+    pub fn resources(&self) -> PodResources {
+        self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says that its containers have something else together now.
+    pub fn set_resources(&self, resources: PodResources) {
+        *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = resources;
     }
 
     /// Its id.

@@ -46,7 +46,7 @@ pub async fn run(
             reason: format!("no runtime handler {:?} is configured", config.runtime_handler),
         });
     }
-    if config.users.is_some() && !runtime.maps_users {
+    if config.users.is_some() && !runtime.features.user_namespaces {
         return Err(Error::Unsupported {
             operation: format!("run pod {}", config.pod()),
             what: "a user namespace on this kernel and file system".into(),

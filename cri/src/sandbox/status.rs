@@ -12,7 +12,7 @@ use super::list::metadata;
 use super::state::State;
 use crate::container::{self, Container};
 use crate::error::Error;
-use crate::runtime::Runtime;
+use crate::runtime::{HANDLER, Runtime};
 
 /// Tells about one sandbox.
 ///
@@ -97,7 +97,32 @@ fn namespaces(sandbox: &Sandbox) -> cri::LinuxPodSandboxStatus {
 fn info(runtime: &Runtime, sandbox: &Sandbox) -> HashMap<String, String> {
     let paths = runtime.pod_paths(sandbox.id());
     let attachment = runtime.network.attachment(sandbox.id().as_str());
+    let pinned = |kind: &str, path: std::path::PathBuf| {
+        sys::netns::is_pinned(&path).then(|| json!({ "type": kind, "path": path }))
+    };
+    let namespaces = [
+        pinned("network", paths.net()),
+        pinned("ipc", paths.ipc()),
+        pinned("uts", paths.uts()),
+        pinned("pid", paths.pid()),
+    ];
     let info = json!({
+        // A pod is namespaces: scripts find them where a pause container's would be.
+        "pid": 0,
+        "processStatus": if sandbox.state().is_ready() { "running" } else { "deleted" },
+        "netNamespaceClosed": namespaces[0].is_none(),
+        "image": "",
+        "runtimeType": HANDLER,
+        "runtimeOptions": null,
+        "runtimeSpec": {
+            "hostname": sandbox.record.config.hostname,
+            "linux": {
+                "namespaces": namespaces.iter().flatten().collect::<Vec<_>>(),
+                "cgroupsPath": sandbox.record.config.cgroup_parent.as_str(),
+                "sysctl": sandbox.record.config.sysctls,
+            },
+        },
+        "resources": sandbox.resources(),
         "netns": paths.net(),
         "runtimeHandler": sandbox.record.config.runtime_handler,
         "cniResult": attachment.map(|attachment| attachment.result),

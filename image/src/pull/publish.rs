@@ -24,7 +24,7 @@ impl Images {
         for entry in &entries {
             self.take_tag(entry, plan)?;
         }
-        Ok(self.replace(Entry::new(record, plan.config.clone())))
+        Ok(self.replace(Entry::new(record, plan.config.clone(), &self.pinned)))
     }
 
     /// Takes the pulled tag away from an image that had it.
@@ -36,7 +36,7 @@ impl Images {
         let mut record = entry.record.clone();
         record.repo_tags.retain(|t| t != tag);
         self.records.write(&record)?;
-        self.replace(Entry::new(record, entry.image.config.clone()));
+        self.replace(Entry::new(record, entry.image.config.clone(), &self.pinned));
         Ok(())
     }
 }

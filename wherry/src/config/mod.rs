@@ -121,6 +121,7 @@ pub struct Registry {
 pub struct Image {
     pub max_parallel_downloads: NonZeroU8,
     pub no_progress_timeout: NonZeroU32,
+    pub pinned: Vec<String>,
 }
 
 /// Network plugins.
@@ -187,6 +188,7 @@ impl Default for Image {
         Self {
             max_parallel_downloads: const { NonZeroU8::new(3).expect("3 is not 0") },
             no_progress_timeout: const { NonZeroU32::new(300).expect("300 is not 0") },
+            pinned: Vec::new(),
         }
     }
 }

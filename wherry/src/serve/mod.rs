@@ -184,6 +184,7 @@ fn open(config: &Config) -> Result<Parts, ServeError> {
         max_parallel_downloads: usize::from(config.image.max_parallel_downloads.get()),
         no_progress_timeout: Duration::from_secs(config.image.no_progress_timeout.get().into()),
         retry_delay: RETRY_DELAY,
+        pinned: config.image.pinned.clone(),
     };
     let images =
         image::Images::open(images, Arc::clone(&snapshots)).map_err(part("the image store"))?;
