@@ -168,7 +168,9 @@ impl Network {
                     _ => None,
                 },
                 fault: match choice {
-                    Choice::Broken { path, reason } => Some(format!("{}: {reason}", path.display())),
+                    Choice::Broken { path, reason } => {
+                        Some(format!("{}: {reason}", path.display()))
+                    }
                     _ => None,
                 },
             })

@@ -162,9 +162,7 @@ impl Runtime {
     }
 
     fn tell_of_sandbox(&self, turn: &Turn<'_>, kind: Kind, sandbox: &Arc<Sandbox>) {
-        turn.tell(kind, sandbox.id().as_str(), || {
-            self.moment_in_turn(Some(sandbox), sandbox.id())
-        });
+        turn.tell(kind, sandbox.id().as_str(), || self.moment_in_turn(Some(sandbox), sandbox.id()));
     }
 
     /// Moves a container in its life; the answer is the change's own.
@@ -179,7 +177,8 @@ impl Runtime {
         container.state.send_modify(|state| answer = Some(change(state)));
         let after = container.state.borrow().to_wire();
         if before != after {
-            let kind = if container.state.borrow().is_exited() { Kind::Stopped } else { Kind::Started };
+            let kind =
+                if container.state.borrow().is_exited() { Kind::Stopped } else { Kind::Started };
             self.tell_of_container(&turn, kind, container);
         }
         answer.expect("send_modify calls its closure once")

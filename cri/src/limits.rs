@@ -185,7 +185,8 @@ impl Resources {
     #[must_use]
     pub fn updated(&self, update: &Self) -> Self {
         let pages = update.hugepages.iter();
-        let kept = self.hugepages.iter().filter(|(size, _)| pages.clone().all(|(new, _)| new != size));
+        let kept =
+            self.hugepages.iter().filter(|(size, _)| pages.clone().all(|(new, _)| new != size));
         let mut unified = self.unified.clone();
         unified.extend(update.unified.clone());
         Self {

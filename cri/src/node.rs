@@ -46,7 +46,8 @@ pub async fn status(
         message,
     };
     let ready = fault.is_none();
-    let (reason, message) = fault.map(|fault| (fault.reason.to_owned(), fault.message)).unwrap_or_default();
+    let (reason, message) =
+        fault.map(|fault| (fault.reason.to_owned(), fault.message)).unwrap_or_default();
     let conditions = vec![
         condition("RuntimeReady", ready, reason, message),
         condition("NetworkReady", network.ready, network.reason.clone(), network.message.clone()),

@@ -6,10 +6,10 @@ use proto::cri;
 use serde_json::{Value, json};
 use shim::SPEC_FILE;
 
-use super::{Container, Record};
 use super::config::{Mount, Propagation};
 use super::list::{image, metadata};
 use super::state::State;
+use super::{Container, Record};
 use crate::error::Error;
 use crate::record;
 use crate::runtime::Runtime;

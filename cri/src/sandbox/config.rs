@@ -357,11 +357,11 @@ mod tests {
                     Some(cri::LinuxPodSandboxConfig { security_context, ..Default::default() });
             })
         };
-        let node = cri::NamespaceMode::Node;
+        const NODE: i32 = cri::NamespaceMode::Node as i32;
         assert!(users(|_| ()).unwrap().users.is_some());
-        assert!(users(|options| options.network = node.into()).is_ok());
-        assert!(users(|options| options.ipc = node.into()).is_err());
-        assert!(users(|options| options.pid = node.into()).is_err());
+        assert!(users(|options| options.network = NODE).is_ok());
+        assert!(users(|options| options.ipc = NODE).is_err());
+        assert!(users(|options| options.pid = NODE).is_err());
     }
 
     #[test]
