@@ -93,6 +93,11 @@ pub struct ParseSubnetError {
 }
 
 impl Subnet {
+    /// A subnet that is known to be one: no bits beyond the prefix.
+    pub(crate) const fn new(network: Ipv4Addr, prefix: u8) -> Self {
+        Self { network, prefix }
+    }
+
     /// The network's own address.
     #[must_use]
     pub fn network(self) -> Ipv4Addr {

@@ -58,6 +58,16 @@ pub enum NetworkError {
         /// The pod that gets none.
         id: String,
     },
+    /// Another pod of the built-in network has a port of the node that a pod asks for.
+    #[error("host port {port} of pod {id} is pod {by}'s already")]
+    PortTaken {
+        /// The pod that does not get it.
+        id: String,
+        /// The port and its protocol.
+        port: String,
+        /// The pod that has it.
+        by: String,
+    },
     /// The pod has an attachment, whole or begun: detach it first.
     #[error("pod {id} is attached to a network already")]
     AlreadyAttached {

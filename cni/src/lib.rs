@@ -24,7 +24,7 @@
 //!
 //! # Current limitations
 //!
-//! IPv4 only for the built-in network, and no host ports on it. CHECK and GC of the CNI specification are not
+//! IPv4 only for the built-in network. CHECK and GC of the CNI specification are not
 //! called. If the host's own filter drops forwarded packets by policy, pods of the built-in network cannot leave
 //! the node (nor, with `bridge-nf-call-iptables=1`, reach each other): those rules are the node's, and are not
 //! touched.

@@ -56,6 +56,31 @@ impl Netlink {
     where
         M: NetlinkSerializable + NetlinkDeserializable,
     {
+        let mut answers = Vec::new();
+        self.converse(requests, |answer| answers.push(answer))?;
+        Ok(answers)
+    }
+
+    /// Sends a request for a list (`NLM_F_DUMP`), and shows each entry as it comes: a list may be long.
+    pub(crate) fn dump<M>(
+        &mut self,
+        request: Request<M>,
+        each: impl FnMut(M),
+    ) -> Result<(), Refusal>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        self.converse(vec![request], each)
+    }
+
+    fn converse<M>(
+        &mut self,
+        requests: Vec<Request<M>>,
+        mut each: impl FnMut(M),
+    ) -> Result<(), Refusal>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
         let first = self.sequence;
         let lost = |source| Refusal { index: 0, source };
         let mut datagram = Vec::new();
@@ -77,7 +102,6 @@ impl Netlink {
         }
         self.socket.send(&datagram, 0).map_err(lost)?;
 
-        let mut answers = Vec::new();
         let mut refusal = None;
         let mut buffer = Vec::with_capacity(ANSWER_BYTES);
         while open.contains(&true) {
@@ -93,7 +117,9 @@ impl Netlink {
                     continue;
                 }
                 match message.payload {
-                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                    NetlinkPayload::InnerMessage(answer) => each(answer),
+                    // A list ends so, and is not acknowledged besides.
+                    NetlinkPayload::Done(_) => open[index] = false,
                     NetlinkPayload::Error(error) => {
                         if error.code.is_some() {
                             refusal.get_or_insert(Refusal { index, source: error.to_io() });
@@ -108,7 +134,7 @@ impl Netlink {
                 }
             }
         }
-        refusal.map_or(Ok(answers), Err)
+        refusal.map_or(Ok(()), Err)
     }
 }
 

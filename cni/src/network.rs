@@ -1,16 +1,16 @@
 //! The network of a node: attach, detach, and what is known of each pod in between.
 
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::bridge::{Addresses, Bridge, Lease};
+use crate::bridge::{Addresses, Bridge};
 use crate::conf::{Choice, Conflist, Folder};
 use crate::config::NetworkConfig;
 use crate::error::NetworkError;
@@ -30,7 +30,6 @@ pub struct Network {
     bridge: Bridge,
     turns: Turns,
     readiness: Readiness,
-    told_about_host_ports: AtomicBool,
 }
 
 /// The first half of an attach: done, or still to be done by plugins.
@@ -50,15 +49,16 @@ impl Network {
             return Err(NetworkError::InvalidConfig { path, reason: fault.to_owned() });
         }
         let records = Records::open(&config.state_dir)?;
-        let addresses = Addresses::open(&config.state_dir, config.bridge.subnet, records.leases())?;
+        let leases = records.leases();
+        let taken = leases.iter().map(|(_, lease)| lease.address).collect();
+        let addresses = Addresses::open(&config.state_dir, config.bridge.subnet, taken)?;
         Ok(Arc::new(Self {
             folder: Folder::new(config.conf_dir.clone()),
             records,
             addresses,
-            bridge: Bridge::new(config.bridge.clone()),
+            bridge: Bridge::new(config.bridge.clone(), &leases),
             turns: Turns::default(),
             readiness: Readiness::default(),
-            told_about_host_ports: AtomicBool::new(false),
             config,
         }))
     }
@@ -224,25 +224,29 @@ impl Network {
     }
 
     fn attach_built_in(&self, pod: &PodNetwork) -> Result<Attachment, NetworkError> {
-        if pod.host_ports().next().is_some()
-            && !self.told_about_host_ports.swap(true, Ordering::Relaxed)
-        {
-            warn!(id = pod.id, "host ports are not served by the built-in network");
-        }
-        let lease = Lease { address: self.addresses.take(&pod.id)? };
-        let promise = self.bridge.promise(pod, lease);
+        let address = self.addresses.take(&pod.id)?;
+        let lease =
+            self.bridge.lease(pod, address).inspect_err(|_| self.addresses.give_back(address))?;
+        let promise = self.bridge.promise(pod, &lease);
         let done = self
             .records
-            .put(&pod.id, &Record::built_in(lease, promise.result.clone()))
-            .and_then(|()| self.bridge.connect(pod, lease));
+            .put(&pod.id, &Record::built_in(lease.clone(), promise.result.clone()))
+            .and_then(|()| self.bridge.connect(pod, &lease));
         if let Err(error) = done {
-            match self.records.remove(&pod.id) {
-                Ok(()) => self.addresses.give_back(lease.address),
-                Err(remaining) => warn!(id = pod.id, error = %remaining, "attachment record stays"),
+            if let Err(remaining) = self.give_back(&pod.id, address) {
+                warn!(id = pod.id, error = %remaining, "attachment record stays");
             }
             return Err(error);
         }
         Ok(promise)
+    }
+
+    /// Gives back what a pod has of the built-in network beyond its links: ports, then the record, then the address.
+    fn give_back(&self, id: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
+        self.bridge.withdraw(id)?;
+        self.records.remove(id)?;
+        self.addresses.give_back(address);
+        Ok(())
     }
 
     async fn attach_with_plugins(
@@ -294,9 +298,11 @@ impl Network {
         if !self.records.contains(id) {
             return Ok(());
         }
-        // Of the built-in network, a pod has nothing but its address; the rest goes with the namespace.
-        if self.records.lease(id).is_some() {
-            return self.forget(id).await;
+        // Of the built-in network, a pod has its address and ports; the rest goes with the namespace.
+        if let Some(lease) = self.records.lease(id) {
+            let (network, id) = (Arc::clone(self), id.to_owned());
+            let forget = move || network.give_back(&id, lease.address);
+            return blocking(self.config.timeout, "forget attachment of pod", forget).await;
         }
         let (network, owned) = (Arc::clone(self), id.to_owned());
         let read = move || Ok(network.records.read(&owned));
@@ -324,12 +330,7 @@ impl Network {
 
     async fn forget(self: &Arc<Self>, id: &str) -> Result<(), NetworkError> {
         let (network, id) = (Arc::clone(self), id.to_owned());
-        let forget = move || {
-            let lease = network.records.lease(&id);
-            network.records.remove(&id)?;
-            lease.into_iter().for_each(|address| network.addresses.give_back(address));
-            Ok(())
-        };
+        let forget = move || network.records.remove(&id);
         blocking(self.config.timeout, "forget attachment of pod", forget).await
     }
 }

@@ -13,7 +13,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read};
-use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,9 +71,9 @@ impl Record {
         Ok(record)
     }
 
-    fn lease(&self) -> Option<Ipv4Addr> {
+    fn lease(&self) -> Option<Lease> {
         match &self.used {
-            Used::BuiltIn(lease) => Some(lease.address),
+            Used::BuiltIn(lease) => Some(lease.clone()),
             Used::Plugins { .. } => None,
         }
     }
@@ -84,7 +83,7 @@ impl Record {
 #[derive(Debug, Clone)]
 struct Entry {
     attachment: Option<Arc<Attachment>>,
-    lease: Option<Ipv4Addr>,
+    lease: Option<Lease>,
 }
 
 impl Entry {
@@ -140,14 +139,17 @@ impl Records {
         self.lock().get(id).and_then(|entry| entry.attachment.clone())
     }
 
-    /// Returns the address that a pod has of the built-in network.
-    pub(crate) fn lease(&self, id: &str) -> Option<Ipv4Addr> {
-        self.lock().get(id).and_then(|entry| entry.lease)
+    /// Returns what a pod has of the built-in network.
+    pub(crate) fn lease(&self, id: &str) -> Option<Lease> {
+        self.lock().get(id).and_then(|entry| entry.lease.clone())
     }
 
-    /// Returns the addresses leased by all records.
-    pub(crate) fn leases(&self) -> Vec<Ipv4Addr> {
-        self.lock().values().filter_map(|entry| entry.lease).collect()
+    /// Returns what all pods have of the built-in network.
+    pub(crate) fn leases(&self) -> Vec<(String, Lease)> {
+        let entries = self.lock();
+        let leased =
+            entries.iter().filter_map(|(id, entry)| Some((id.clone(), entry.lease.clone()?)));
+        leased.collect()
     }
 
     /// Writes a record so that it survives as long as what it stands for.
@@ -228,6 +230,8 @@ fn read_or_set_aside(path: &Path) -> Option<Record> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use serde_json::json;
 
     use super::*;
@@ -267,10 +271,10 @@ mod tests {
     fn a_result_is_there_after_reopening_and_gone_after_removal() {
         let dir = scratch("result");
         let records = Records::open(&dir).unwrap();
-        let lease = Lease { address: Ipv4Addr::new(10, 9, 0, 2) };
-        records.put("b2", &Record::built_in(lease, result())).unwrap();
+        let lease = Lease { address: Ipv4Addr::new(10, 9, 0, 2), ports: Vec::new() };
+        records.put("b2", &Record::built_in(lease.clone(), result())).unwrap();
         let records = Records::open(&dir).unwrap();
-        assert_eq!(records.leases(), [Ipv4Addr::new(10, 9, 0, 2)]);
+        assert_eq!(records.leases(), [("b2".to_owned(), lease)]);
         assert_eq!(records.attachment("b2").unwrap().result, result());
         records.remove("b2").unwrap();
         records.remove("b2").unwrap();
@@ -283,7 +287,7 @@ mod tests {
     fn damaged_records_are_set_aside_and_the_others_are_read() {
         let dir = scratch("damage");
         let records = Records::open(&dir).unwrap();
-        let lease = Lease { address: Ipv4Addr::new(10, 9, 0, 2) };
+        let lease = Lease { address: Ipv4Addr::new(10, 9, 0, 2), ports: Vec::new() };
         records.put("ok", &Record::built_in(lease, result())).unwrap();
         let folder = dir.join("attachments");
         let whole = fs::read(folder.join("ok.json")).unwrap();

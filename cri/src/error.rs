@@ -214,7 +214,9 @@ fn image_code(error: &ImageError) -> Code {
 fn network_code(error: &NetworkError) -> Code {
     match error {
         NetworkError::InvalidPod { .. } => Code::InvalidArgument,
-        NetworkError::InvalidConfig { .. } => Code::FailedPrecondition,
+        NetworkError::InvalidConfig { .. } | NetworkError::PortTaken { .. } => {
+            Code::FailedPrecondition
+        }
         NetworkError::Deadline { .. } => Code::DeadlineExceeded,
         NetworkError::AddressesExhausted { .. } => Code::ResourceExhausted,
         NetworkError::Namespace(source) => namespace_code(source),

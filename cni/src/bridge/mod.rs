@@ -1,4 +1,4 @@
-//! The built-in network: one bridge, one veth pair per pod, one masquerading rule.
+//! The built-in network: one bridge, one veth pair per pod, one table of rules.
 //!
 //! ```text
 //!   pod a                 pod b
@@ -9,16 +9,20 @@
 //!  ┌────┴─────────────────────┴─────┐
 //!  │ wherry0                     .1 │
 //!  └────────────────┬───────────────┘
-//!     ip_forward    │   nftables: table ip wherry, subnet -> elsewhere: masquerade
+//!     ip_forward    │   nftables: table ip wherry, subnet -> elsewhere: masquerade; host ports -> pods
 //!                   ▼
 //! ```
 //!
 //! The bridge and the rule belong to the node: they are made by the first attach of each run of the daemon, each
-//! step of which finds its work done if it is, and are never taken down by a detach.
+//! step of which finds its work done if it is, and are never taken down by a detach. Host ports are entries of maps that
+//! the rules look up.
 
 mod addresses;
+mod expression;
+mod flows;
 mod link;
 mod nat;
+mod ports;
 
 use std::fs;
 use std::io::{self, Write};
@@ -34,16 +38,20 @@ use tracing::{info, warn};
 
 use crate::config::BridgeConfig;
 use crate::error::NetworkError;
-use crate::pod::{Attachment, INTERFACE, PodNetwork};
+use crate::pod::{Attachment, INTERFACE, PodNetwork, PortMapping};
 
 pub(crate) use addresses::Addresses;
 use link::{HardwareAddress, Port};
+use ports::Ports;
 
 /// What the built-in network lends to a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lease {
     /// The pod's address.
     pub(crate) address: Ipv4Addr,
+    /// The ports of the node that lead to the pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ports: Vec<PortMapping>,
 }
 
 /// The built-in network of this node.
@@ -52,15 +60,46 @@ pub(crate) struct Bridge {
     config: BridgeConfig,
     /// The bridge's index, once it is known to be as it should be.
     index: Mutex<Option<u32>>,
+    /// Who has which port of the node.
+    ports: Ports,
 }
 
 impl Bridge {
-    pub(crate) fn new(config: BridgeConfig) -> Self {
-        Self { config, index: Mutex::new(None) }
+    /// A network with the leases that records have.
+    pub(crate) fn new(config: BridgeConfig, leases: &[(String, Lease)]) -> Self {
+        Self { config, index: Mutex::new(None), ports: Ports::new(leases) }
+    }
+
+    /// Returns a lease of an address for a pod, with the ports that it asks for, which are kept for it.
+    ///
+    /// # Errors
+    /// A port cannot be published, or is another pod's.
+    pub(crate) fn lease(&self, pod: &PodNetwork, address: Ipv4Addr) -> Result<Lease, NetworkError> {
+        let lease = Lease { address, ports: ports::wanted(pod)? };
+        self.ports.turn().reserve(&pod.id, &lease)?;
+        Ok(lease)
+    }
+
+    /// Lets no port of the node lead to a pod any more; idempotent.
+    ///
+    /// # Errors
+    /// The kernel refuses; the ports are still the pod's.
+    pub(crate) fn withdraw(&self, id: &str) -> Result<(), NetworkError> {
+        let mut turn = self.ports.turn();
+        let ports = turn.release(id);
+        if ports.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.rule(&turn) {
+            turn.keep(id, ports);
+            return Err(error);
+        }
+        flows::forget(&ports);
+        Ok(())
     }
 
     /// Returns what a pod with this lease gets, in the form of a CNI result, before anything is done.
-    pub(crate) fn promise(&self, pod: &PodNetwork, lease: Lease) -> Attachment {
+    pub(crate) fn promise(&self, pod: &PodNetwork, lease: &Lease) -> Attachment {
         let subnet = self.config.subnet;
         let port = self.port(pod, lease);
         let result: Value = json!({
@@ -84,7 +123,7 @@ impl Bridge {
     /// Connects a pod's namespace. Blocks for a few milliseconds, longer for the first pod.
     ///
     /// On error, what was made for the pod has been removed again.
-    pub(crate) fn connect(&self, pod: &PodNetwork, lease: Lease) -> Result<(), NetworkError> {
+    pub(crate) fn connect(&self, pod: &PodNetwork, lease: &Lease) -> Result<(), NetworkError> {
         let port = self.port(pod, lease);
         let netns = fs::File::open(&pod.netns)
             .map_err(NetworkError::kernel("open namespace", pod.netns.display()))?;
@@ -101,7 +140,34 @@ impl Bridge {
         refuse_router_advertisements(&port.host_name);
         sys::netns::inside(&pod.netns, || port.configure())
             .unwrap_or_else(|error| Err(error.into()))
+            .and_then(|()| self.publish(&pod.id))
             .inspect_err(|_| port.remove_or_warn())
+    }
+
+    /// Lets the ports that are kept for a pod lead to it.
+    fn publish(&self, id: &str) -> Result<(), NetworkError> {
+        let turn = self.ports.turn();
+        let ports = turn.of_pod(id);
+        if ports.is_empty() {
+            return Ok(());
+        }
+        self.rule(&turn)?;
+        flows::forget(&ports);
+        Ok(())
+    }
+
+    /// Makes the rules say what is configured and published.
+    fn rule(&self, turn: &ports::Turn<'_>) -> Result<(), NetworkError> {
+        let (ports, masquerade) = (turn.all(), self.config.masquerade);
+        if ports.is_none() && !masquerade {
+            return nat::remove();
+        }
+        let (subnet, bridge) = (self.config.subnet, self.config.name.as_str());
+        nat::apply(&nat::Plan { subnet, bridge, masquerade, ports: ports.as_deref() })?;
+        if ports.is_some_and(|ports| !ports.is_empty()) {
+            route_from_loopback(bridge);
+        }
+        Ok(())
     }
 
     /// Removes the bridge and the rules. Pods that are still attached lose their network.
@@ -112,7 +178,7 @@ impl Bridge {
         NetworkError::all(removals.into_iter().filter_map(Result::err).collect())
     }
 
-    fn port(&self, pod: &PodNetwork, lease: Lease) -> Port {
+    fn port(&self, pod: &PodNetwork, lease: &Lease) -> Port {
         Port {
             host_name: link::host_name(&pod.id),
             host_address: HardwareAddress::of_host_side(lease.address),
@@ -135,11 +201,7 @@ impl Bridge {
         if let Err(error) = forward_packets() {
             warn!(%error, "packets are not forwarded: pods reach each other and the node, nothing else");
         }
-        if self.config.masquerade {
-            nat::masquerade(self.config.subnet, &self.config.name)?;
-        } else {
-            nat::remove()?;
-        }
+        self.rule(&self.ports.turn())?;
         info!(bridge = self.config.name, subnet = %self.config.subnet, "built-in network ready");
         *known = Some(index);
         Ok(index)
@@ -155,6 +217,18 @@ fn refuse_router_advertisements(link: &str) {
             warn!(path = %path.display(), %error, "router advertisements are not refused");
         }
         _ => {}
+    }
+}
+
+/// Lets the node's processes reach pods by 127.0.0.1 and a host port (`route_localnet`, ip-sysctl). The rules, which are
+/// there by now, keep the pods from using that the other way.
+fn route_from_loopback(bridge: &str) {
+    let path = Path::new("/proc/sys/net/ipv4/conf").join(bridge).join("route_localnet");
+    if fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1") {
+        return;
+    }
+    if let Err(error) = fs::write(&path, "1") {
+        warn!(path = %path.display(), %error, "host ports do not answer at 127.0.0.1");
     }
 }
 
