@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cni::{NetworkError, PodNetwork, PortMapping, Protocol};
-use isolation::{Node, isolated, run};
+use isolation::{Node, eventually, isolated, ping, run};
 
 /// How long somebody waits who gets no answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -107,6 +107,8 @@ fn everybody_reaches_a_pod_by_a_port_of_the_node() {
         let other = node.pod("bb");
         network.attach(&pod).await.unwrap();
         network.attach(&other).await.unwrap();
+        // The kernel takes a moment to let a new port of the bridge forward.
+        eventually("the neighbour is connected", || ping(&other.netns, "10.88.0.1"));
         for ask in [tcp, udp] {
             // Who comes from outside is seen as who it is.
             assert_eq!(from(&outside, || ask("192.0.2.1:8080")), answer("aa 192.0.2.2"));
@@ -116,8 +118,11 @@ fn everybody_reaches_a_pod_by_a_port_of_the_node() {
             assert_eq!(ask("10.88.0.1:8080"), answer("aa 10.88.0.1"));
             // A neighbour, and the pod itself.
             for netns in [&other.netns, &pod.netns] {
-                assert_eq!(from(netns, || ask("192.0.2.1:8080")), answer("aa 10.88.0.1"));
-                assert_eq!(from(netns, || ask("10.88.0.1:8080")), answer("aa 10.88.0.1"));
+                let at = netns.display();
+                for address in ["192.0.2.1:8080", "10.88.0.1:8080"] {
+                    let heard = from(netns, || ask(address));
+                    assert_eq!(heard, answer("aa 10.88.0.1"), "{address} from {at}");
+                }
             }
             // Only that port, and nobody else's.
             assert_eq!(ask("127.0.0.1:8081"), None);
@@ -141,7 +146,8 @@ fn a_port_can_be_one_of_a_single_address() {
             host_ip: Some(ip.parse().unwrap()),
             ..port(Protocol::Tcp, 8080)
         };
-        let (a, b) = (serving(&node, "aa", &[at("192.0.2.1")]), serving(&node, "bb", &[at("127.0.0.1")]));
+        let (a, b) =
+            (serving(&node, "aa", &[at("192.0.2.1")]), serving(&node, "bb", &[at("127.0.0.1")]));
         network.attach(&a).await.unwrap();
         network.attach(&b).await.unwrap();
         assert_eq!(from(&outside, || tcp("192.0.2.1:8080")), answer("aa 192.0.2.2"));
@@ -178,49 +184,55 @@ fn two_pods_cannot_have_the_same_port() {
 
 #[test]
 fn who_sends_without_a_pause_reaches_the_pod_that_has_the_port_now() {
-    isolated("who_sends_without_a_pause_reaches_the_pod_that_has_the_port_now", |node| async move {
-        let outside = outside(&node);
-        let network = node.open();
-        let ports = [port(Protocol::Udp, 5353)];
-        let (a, b) = (serving(&node, "aa", &ports), serving(&node, "bb", &ports));
-        let talker = from(&outside, client);
-        // The node forwards, and remembers that this flow was its own.
-        assert_eq!(ask(&talker, "192.0.2.1:5353"), None);
-        network.attach(&a).await.unwrap();
-        assert_eq!(ask(&talker, "192.0.2.1:5353"), answer("aa 192.0.2.2"));
-        network.detach("aa", None).await.unwrap();
-        network.attach(&b).await.unwrap();
-        assert_eq!(ask(&talker, "192.0.2.1:5353"), answer("bb 192.0.2.2"));
-    });
+    isolated(
+        "who_sends_without_a_pause_reaches_the_pod_that_has_the_port_now",
+        |node| async move {
+            let outside = outside(&node);
+            let network = node.open();
+            let ports = [port(Protocol::Udp, 5353)];
+            let (a, b) = (serving(&node, "aa", &ports), serving(&node, "bb", &ports));
+            let talker = from(&outside, client);
+            // The node forwards, and remembers that this flow was its own.
+            assert_eq!(ask(&talker, "192.0.2.1:5353"), None);
+            network.attach(&a).await.unwrap();
+            assert_eq!(ask(&talker, "192.0.2.1:5353"), answer("aa 192.0.2.2"));
+            network.detach("aa", None).await.unwrap();
+            network.attach(&b).await.unwrap();
+            assert_eq!(ask(&talker, "192.0.2.1:5353"), answer("bb 192.0.2.2"));
+        },
+    );
 }
 
 #[test]
 fn ports_outlive_the_daemon_and_come_back_after_the_rules_were_lost() {
-    isolated("ports_outlive_the_daemon_and_come_back_after_the_rules_were_lost", |node| async move {
-        outside(&node);
-        let network = node.open();
-        let ports = [port(Protocol::Tcp, 8080), port(Protocol::Sctp, 8080)];
-        network.attach(&serving(&node, "aa", &ports)).await.unwrap();
-        let text = run("nft", &["list", "map", "ip", "wherry", "host_ports"]);
-        assert!(text.contains("sctp . 8080 : 10.88.0.2 . 80"), "{text}");
-        drop(network);
-        assert_eq!(tcp("127.0.0.1:8080"), answer("aa 10.88.0.1"));
-        let network = node.open();
-        run("nft", &["flush", "ruleset"]);
-        assert_eq!(tcp("127.0.0.1:8080"), None);
-        network.attach(&serving(&node, "bb", &[port(Protocol::Tcp, 8081)])).await.unwrap();
-        assert_eq!(tcp("127.0.0.1:8080"), answer("aa 10.88.0.1"));
-        assert_eq!(tcp("127.0.0.1:8081"), answer("bb 10.88.0.1"));
-        // After a reboot there are records, and neither bridge nor rules.
-        drop(network);
-        run("nft", &["flush", "ruleset"]);
-        run("ip", &["link", "del", "wherry0"]);
-        let network = node.open();
-        network.retain(&[]).await.unwrap();
-        assert!(network.attached().is_empty());
-        network.teardown_node().await.unwrap();
-        assert_eq!(run("nft", &["list", "ruleset"]), "");
-    });
+    isolated(
+        "ports_outlive_the_daemon_and_come_back_after_the_rules_were_lost",
+        |node| async move {
+            outside(&node);
+            let network = node.open();
+            let ports = [port(Protocol::Tcp, 8080), port(Protocol::Sctp, 8080)];
+            network.attach(&serving(&node, "aa", &ports)).await.unwrap();
+            let text = run("nft", &["list", "map", "ip", "wherry", "host_ports"]);
+            assert!(text.contains("sctp . 8080 : 10.88.0.2 . 80"), "{text}");
+            drop(network);
+            assert_eq!(tcp("127.0.0.1:8080"), answer("aa 10.88.0.1"));
+            let network = node.open();
+            run("nft", &["flush", "ruleset"]);
+            assert_eq!(tcp("127.0.0.1:8080"), None);
+            network.attach(&serving(&node, "bb", &[port(Protocol::Tcp, 8081)])).await.unwrap();
+            assert_eq!(tcp("127.0.0.1:8080"), answer("aa 10.88.0.1"));
+            assert_eq!(tcp("127.0.0.1:8081"), answer("bb 10.88.0.1"));
+            // After a reboot there are records, and neither bridge nor rules.
+            drop(network);
+            run("nft", &["flush", "ruleset"]);
+            run("ip", &["link", "del", "wherry0"]);
+            let network = node.open();
+            network.retain(&[]).await.unwrap();
+            assert!(network.attached().is_empty());
+            network.teardown_node().await.unwrap();
+            assert_eq!(run("nft", &["list", "ruleset"]), "");
+        },
+    );
 }
 
 #[test]

@@ -84,6 +84,17 @@ pub(super) fn redirect(map: &str, with_address: bool) -> Vec<Expressions> {
     expressions
 }
 
+/// `icmp type redirect`.
+pub(super) fn is_icmp_redirect() -> [Expressions; 4] {
+    // IPPROTO_ICMP; ICMP_REDIRECT is the first byte of its header (RFC 792).
+    [
+        meta(MetaKey::L4Proto, Register::Reg1),
+        compare(Operator::Equal, vec![1]),
+        load(TRANSPORT_HEADER, 0, 1, Register::Reg1),
+        compare(Operator::Equal, vec![5]),
+    ]
+}
+
 /// `masquerade`.
 pub(super) fn masquerade() -> Expressions {
     other("masq", &[])

@@ -23,6 +23,10 @@
 //!         iifname "BRIDGE" ip daddr 127.0.0.0/8 drop
 //!         iifname "BRIDGE" ip saddr 127.0.0.0/8 drop
 //!     }
+//!     chain hush {
+//!         type filter hook output priority filter; policy accept;
+//!         oifname "BRIDGE" icmp type redirect drop
+//!     }
 //! }
 //! ```
 //!
@@ -33,6 +37,10 @@
 //! The guard is there because of `route_localnet`, which the node's own way by 127.0.0.1 takes: it also lets the node
 //! take packets from the bridge that claim to be for or from its loopback, and a pod could reach what listens there
 //! only (CVE-2020-8558).
+//!
+//! What a pod sends to a port of the node that is its neighbour's goes out where it came in, of which the kernel tells the
+//! pod (ICMP redirect): the pod would then send what is for the node to its neighbour, which does not want it. The switch
+//! for it cannot be turned off for one link only (`send_redirects` of `all` counts, too).
 
 use std::net::Ipv4Addr;
 
@@ -49,8 +57,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
 use super::expression::{
-    DESTINATION, SOURCE, address, drop_packet, is_redirected, link, masquerade, redirect,
-    to_this_node,
+    DESTINATION, SOURCE, address, drop_packet, is_icmp_redirect, is_redirected, link, masquerade,
+    redirect, to_this_node,
 };
 use super::ports::Publication;
 use super::{is_errno, refused};
@@ -61,13 +69,15 @@ use crate::netlink::{Netlink, Refusal, Request};
 const TABLE: &str = "wherry";
 const POSTROUTING: &str = "postrouting";
 const GUARD: &str = "guard";
+const HUSH: &str = "hush";
 /// Host ports at every address of the node, and those at one address each.
 const EVERYWHERE: &str = "host_ports";
 const AT_ADDRESS: &str = "host_ports_at";
 /// `NFNL_SUBSYS_NFTABLES`, which a transaction's frame carries.
 const SUBSYSTEM: u16 = 10;
-/// `NF_IP_PRI_RAW`, `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`.
+/// `NF_IP_PRI_RAW`, `NF_IP_PRI_FILTER`, `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`.
 const RAW: i32 = -300;
+const FILTER: i32 = 0;
 const NAT_DST: i32 = -100;
 const NAT_SRC: i32 = 100;
 /// `NF_ACCEPT`.
@@ -115,6 +125,8 @@ pub(super) fn apply(plan: &Plan<'_>) -> Result<(), NetworkError> {
         }
         add_chain(&mut steps, GUARD, "filter", InetHookNumber::PreRouting, RAW);
         rules.extend(guard(plan.bridge).map(|rule| (GUARD, rule)));
+        add_chain(&mut steps, HUSH, "filter", InetHookNumber::LocalOut, FILTER);
+        rules.push((HUSH, hush(plan.bridge)));
         rules.extend(return_by_this_node(plan).map(|rule| (POSTROUTING, rule)));
         add_maps(&mut steps, ports);
     }
@@ -170,6 +182,13 @@ fn guard(bridge: &str) -> [Vec<Expressions>; 2] {
         rule.push(drop_packet());
         rule
     })
+}
+
+fn hush(bridge: &str) -> Vec<Expressions> {
+    let mut rule = Vec::from(link(MetaKey::Oifname, Operator::Equal, bridge));
+    rule.extend(is_icmp_redirect());
+    rule.push(drop_packet());
+    rule
 }
 
 /// Makes a chain unless it is there, and empties it.
