@@ -22,11 +22,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "the whole package is tests: a panic is how they fail")]
 
+pub mod authority;
 pub mod cri;
 pub mod crictl;
 pub mod critest;
 pub mod image;
 pub mod isolate;
+pub mod kubelet;
 pub mod leftovers;
 pub mod machine;
 pub mod node;

@@ -69,10 +69,67 @@ pub fn skip(reason: &str) -> ! {
     std::panic::resume_unwind(Box::new(Skip(reason.into())))
 }
 
-enum Outcome {
+/// How a test ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// As it should.
     Passed,
+    /// It could not run, and why.
     Skipped(String),
+    /// It failed, and how.
     Failed(String),
+}
+
+/// What is printed about tests, and their sum, as libtest does.
+#[derive(Debug)]
+pub struct Report {
+    passed: usize,
+    ignored: usize,
+    failures: Vec<&'static str>,
+    others: usize,
+    started: Instant,
+}
+
+impl Report {
+    /// A report of a run that leaves out this many tests.
+    pub fn new(others: usize) -> Self {
+        Self { passed: 0, ignored: 0, failures: Vec::new(), others, started: Instant::now() }
+    }
+
+    /// Counts and prints the end of a test.
+    pub fn add(&mut self, name: &'static str, outcome: Outcome, time: Duration) {
+        let (name, seconds) = (short(name), time.as_secs_f64());
+        match outcome {
+            Outcome::Passed => {
+                self.passed += 1;
+                println!("test {name} ... ok <{seconds:.3}s>");
+            }
+            Outcome::Skipped(reason) => {
+                self.ignored += 1;
+                println!("test {name} ... SKIPPED: {reason}");
+            }
+            Outcome::Failed(reason) => {
+                println!("test {name} ... FAILED <{seconds:.3}s>\n    {reason}");
+                self.failures.push(name);
+            }
+        }
+    }
+
+    /// Prints the sum.
+    pub fn end(&self) -> ExitCode {
+        let verdict = if self.failures.is_empty() { "ok" } else { "FAILED" };
+        self.failures.iter().for_each(|name| println!("    failed: {name}"));
+        println!(
+            "\ntest result: {verdict}. {} passed; {} failed; {} ignored; 0 measured; \
+             {} filtered out; finished in {:.2}s",
+            self.passed,
+            self.failures.len(),
+            self.ignored,
+            self.others,
+            self.started.elapsed().as_secs_f64()
+        );
+        if self.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }
 
 /// Runs the selected tests in a world that is made for them.
@@ -86,7 +143,7 @@ pub async fn run(tests: Vec<Test>, folder: &std::path::Path) -> ExitCode {
     }
     let runtime = Runtime::from_env();
     println!("\nrunning {} tests on {}", tests.len(), runtime.name());
-    let started = Instant::now();
+    let mut report = Report::new(others.len());
     let mut world = match World::new(runtime, folder).await {
         Ok(world) => world,
         Err(error) => {
@@ -94,56 +151,42 @@ pub async fn run(tests: Vec<Test>, folder: &std::path::Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (mut passed, mut failures, mut ignored) = (0, Vec::new(), 0);
     for test in tests {
-        let (start, name) = (Instant::now(), short(test.name));
+        let start = Instant::now();
         let outcome = one(&test, &mut world).await;
-        let seconds = start.elapsed().as_secs_f64();
-        match outcome {
-            Outcome::Passed => {
-                passed += 1;
-                println!("test {name} ... ok <{seconds:.3}s>");
-            }
-            Outcome::Skipped(reason) => {
-                ignored += 1;
-                println!("test {name} ... SKIPPED: {reason}");
-            }
-            Outcome::Failed(reason) => {
-                println!("test {name} ... FAILED <{seconds:.3}s>\n    {reason}");
-                println!("--- the daemon's last words\n{}\n---", world.log_tail());
-                failures.push(name);
-                world.drop_node();
-            }
+        let failed = matches!(outcome, Outcome::Failed(_));
+        report.add(test.name, outcome, start.elapsed());
+        if failed {
+            println!("--- the daemon's last words\n{}\n---", world.log_tail());
+            world.drop_node();
         }
     }
     world.drop_node();
-    let verdict = if failures.is_empty() { "ok" } else { "FAILED" };
-    failures.iter().for_each(|name| println!("    failed: {name}"));
-    println!(
-        "\ntest result: {verdict}. {passed} passed; {} failed; {ignored} ignored; 0 measured; \
-         {} filtered out; finished in {:.2}s",
-        failures.len(),
-        others.len(),
-        started.elapsed().as_secs_f64()
-    );
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    report.end()
 }
 
 async fn one(test: &Test, world: &mut World) -> Outcome {
     if let Some(reason) = missing(test.needs, world.runtime) {
         return Outcome::Skipped(reason);
     }
-    let body = AssertUnwindSafe((test.run)(world)).catch_unwind();
-    let outcome = match timeout(DEADLINE, body).await {
+    let outcome = guarded((test.run)(world)).await;
+    if matches!(outcome, Outcome::Failed(_)) {
+        return outcome;
+    }
+    let left = world.leftovers().await;
+    if left.is_empty() { outcome } else { Outcome::Failed(format!("left behind: {left:#?}")) }
+}
+
+/// Runs a test's body to its end, its panic, or the deadline.
+pub async fn guarded(body: impl Future<Output = ()>) -> Outcome {
+    match timeout(DEADLINE, AssertUnwindSafe(body).catch_unwind()).await {
         Ok(Ok(())) => Outcome::Passed,
         Ok(Err(thrown)) => match thrown.downcast::<Skip>() {
             Ok(skip) => Outcome::Skipped(skip.0),
-            Err(thrown) => return Outcome::Failed(message(thrown.as_ref())),
+            Err(thrown) => Outcome::Failed(message(thrown.as_ref())),
         },
-        Err(_) => return Outcome::Failed(format!("not finished after {DEADLINE:?}")),
-    };
-    let left = world.leftovers().await;
-    if left.is_empty() { outcome } else { Outcome::Failed(format!("left behind: {left:#?}")) }
+        Err(_) => Outcome::Failed(format!("not finished after {DEADLINE:?}")),
+    }
 }
 
 fn missing(needs: Needs, runtime: Runtime) -> Option<String> {
@@ -171,18 +214,23 @@ fn message(thrown: &(dyn Any + Send)) -> String {
     text.or_else(|| thrown.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
 }
 
-fn short(name: &str) -> &str {
+/// A test's name without that of the program.
+pub fn short(name: &str) -> &str {
     name.split_once("::").map_or(name, |(_, name)| name)
 }
 
-struct Selection {
+/// Which tests the command line selects.
+#[derive(Clone, Debug)]
+pub struct Selection {
     words: Vec<String>,
     skip: Vec<String>,
-    list: bool,
+    /// Whether they are only to be named.
+    pub list: bool,
 }
 
 impl Selection {
-    fn from_args() -> Self {
+    /// What this program's arguments say.
+    pub fn from_args() -> Self {
         let mut selection = Self { words: Vec::new(), skip: Vec::new(), list: false };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
@@ -196,7 +244,8 @@ impl Selection {
         selection
     }
 
-    fn takes(&self, name: &str) -> bool {
+    /// Whether a test of this name is selected.
+    pub fn takes(&self, name: &str) -> bool {
         let has = |words: &[String]| words.iter().any(|word| name.contains(word.as_str()));
         (self.words.is_empty() || has(&self.words)) && !has(&self.skip)
     }

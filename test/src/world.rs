@@ -62,6 +62,11 @@ impl World {
         &mut self.node.as_mut().unwrap().0
     }
 
+    /// The node that runs, if one does.
+    pub fn current(&self) -> Option<&Node> {
+        self.node.as_ref().map(|(node, _)| node)
+    }
+
     /// A folder of the test's own.
     pub fn new_folder(&mut self) -> PathBuf {
         let folder = self.folder.join(crate::spec::random_hex(4));

@@ -15,7 +15,6 @@ pub mod debian;
 pub mod fault;
 pub mod push;
 pub mod server;
-mod tls;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -64,7 +63,7 @@ impl Registries {
             own.entry("plain.test").or_insert(registry).address()
         };
         describe(&certs_dir, "plain.test", &format!("http://{plain}"), None)?;
-        let authority = tls::Authority::new();
+        let authority = crate::authority::Authority::new();
         let tls = Settings {
             access: Access::Token,
             tls: Some(authority.server_config()),
