@@ -24,7 +24,17 @@ impl World {
     /// Starts the registries.
     pub async fn new(runtime: Runtime, folder: &Path) -> std::io::Result<Self> {
         let registries = Registries::start(folder).await?;
-        Ok(Self { runtime, folder: folder.into(), registries, node: None, nodes: 0 })
+        Ok(Self::with(runtime, folder, registries))
+    }
+
+    /// The same with registries of our own only.
+    pub async fn small(runtime: Runtime, folder: &Path) -> std::io::Result<Self> {
+        let registries = Registries::own(folder).await?;
+        Ok(Self::with(runtime, folder, registries))
+    }
+
+    fn with(runtime: Runtime, folder: &Path, registries: Registries) -> Self {
+        Self { runtime, folder: folder.into(), registries, node: None, nodes: 0 }
     }
 
     /// A running node with the usual settings: the one of the test before, when that left it well.

@@ -17,7 +17,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+use rustix::mount::{
+    MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -147,6 +149,11 @@ impl Kubelet {
         if timeout(Duration::from_secs(20), child.wait()).await.is_err() {
             child.kill().await.ok();
         }
+    }
+
+    /// Gives up the kubelet's folder of volumes; an error when something is still mounted in it.
+    pub fn leave(&self) -> io::Result<()> {
+        Ok(unmount(self.folders.root(), UnmountFlags::empty())?)
     }
 
     /// Its folders.

@@ -131,7 +131,7 @@ fn missing(runtime: Runtime) -> Option<String> {
 }
 
 async fn stage(runtime: Runtime, folder: &Path, settings: Settings) -> std::io::Result<Stage> {
-    let mut world = World::new(runtime, folder).await?;
+    let mut world = World::small(runtime, folder).await?;
     let node = world.node_with(NodeSettings::default()).await;
     let base = folder.join("kubelet");
     std::fs::create_dir(&base)?;
@@ -165,7 +165,7 @@ async fn play(tests: &[Test], stage: &mut Stage, report: &mut Report) {
     let start = Instant::now();
     let outcome = match everything_is_gone(stage).await {
         left if left.is_empty() => Outcome::Passed,
-        left => Outcome::Failed(format!("left behind: {left:#?}\n{}", stage.world.log_tail())),
+        left => Outcome::Failed(format!("left behind: {left:#?}\n{}", stage.kubelet.words(""))),
     };
     report.add("kubelet::nothing_stays_when_all_manifests_are_gone", outcome, start.elapsed());
 }
@@ -175,7 +175,7 @@ async fn everything_is_gone(stage: &mut Stage) -> Vec<String> {
     for entry in std::fs::read_dir(stage.kubelet.folders().manifests()).into_iter().flatten() {
         std::fs::remove_file(entry.unwrap().path()).unwrap();
     }
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(100);
     while Instant::now() < deadline {
         match stage.node().cri.pods(None).await {
             Ok(pods) if pods.is_empty() => break,
@@ -186,6 +186,9 @@ async fn everything_is_gone(stage: &mut Stage) -> Vec<String> {
     let mut left: Vec<String> = pods.iter().map(|pod| format!("pod {:?}", pod.metadata)).collect();
     left.extend(cgroups_of_pods(&stage.kubelet.folders().cgroup));
     stage.kubelet.down().await;
+    if let Err(error) = stage.kubelet.leave() {
+        left.push(format!("mounts of volumes: {error}"));
+    }
     left.extend(stage.world.leftovers().await);
     left
 }

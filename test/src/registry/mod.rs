@@ -49,12 +49,21 @@ pub struct Registries {
 impl Registries {
     /// Starts them all; writes data and configuration below this folder.
     pub async fn start(folder: &Path) -> io::Result<Self> {
+        let debian = DebianRegistry::start(&folder.join("registry")).await?;
+        Self::with(folder, debian).await
+    }
+
+    /// Starts those of our own, for suites that are not about pulls: to push everything to a real one takes longer.
+    pub async fn own(folder: &Path) -> io::Result<Self> {
+        Self::with(folder, None).await
+    }
+
+    async fn with(folder: &Path, debian: Option<DebianRegistry>) -> io::Result<Self> {
         let certs_dir = folder.join("certs.d");
         let content = Arc::new(catalog::plain());
         let secure = Arc::new(catalog::secure());
         let evil = Arc::new(catalog::evil());
         let mut own = BTreeMap::new();
-        let debian = DebianRegistry::start(&folder.join("registry")).await?;
         let plain = if let Some(registry) = &debian {
             push::push(registry.address(), &content).await?;
             registry.address()
