@@ -1,8 +1,11 @@
 //! The kubelet's configuration: a node's usual one, but for what would reach beyond the run.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::Folders;
+use crate::authority::Authority;
 
 /// What differs between kubelets.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +14,8 @@ pub struct Settings {
     pub config: Vec<(String, Value)>,
     /// More arguments.
     pub flags: Vec<String>,
+    /// Who signs its certificate.
+    pub authority: Arc<Authority>,
 }
 
 /// The configuration file's content.

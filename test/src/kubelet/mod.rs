@@ -5,6 +5,7 @@
 //! run's.
 
 mod api;
+pub mod cluster;
 mod config;
 pub mod manifest;
 pub mod suite;
@@ -17,6 +18,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proto::cri::PodSandboxState;
 use rustix::mount::{
     MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount,
 };
@@ -30,7 +32,7 @@ use tokio::time::{sleep, timeout};
 pub use api::Api;
 pub use config::Settings;
 
-use crate::authority::Authority;
+use crate::cri::Cri;
 use crate::node::Node;
 use crate::tools;
 
@@ -50,11 +52,10 @@ const POLL: Duration = Duration::from_millis(200);
 pub struct Kubelet {
     /// Its API.
     pub api: Arc<Api>,
-    /// Who signed its certificate.
-    pub authority: Authority,
     /// What it was started with.
     pub settings: Settings,
     folders: Folders,
+    cri: Cri,
     child: Option<Child>,
     pods: watch::Receiver<Vec<Value>>,
     poll: JoinHandle<()>,
@@ -108,7 +109,7 @@ impl Kubelet {
             cgroup: crate::isolate::cgroup_parent(node.folders.base.parent().unwrap()),
         };
         prepare(&folders).await?;
-        let authority = Authority::new();
+        let authority = &settings.authority;
         let address = SocketAddr::new(NODE_ADDRESS, PORT);
         let api = Arc::new(Api::new(address, authority.client_config()));
         let (sender, pods) = watch::channel(Vec::new());
@@ -116,7 +117,8 @@ impl Kubelet {
         let credentials = authority.server(&[NODE_ADDRESS]);
         fs::write(base.join("kubelet.crt"), &credentials.certificate)?;
         fs::write(base.join("kubelet.key"), &credentials.key)?;
-        let mut kubelet = Self { api, authority, settings, folders, child: None, pods, poll };
+        let cri = Cri::new(&folders.socket);
+        let mut kubelet = Self { api, settings, folders, cri, child: None, pods, poll };
         kubelet.up().await?;
         Ok(kubelet)
     }
@@ -209,13 +211,24 @@ impl Kubelet {
         }
     }
 
-    /// Waits until a static pod is gone from the kubelet's eyes.
+    /// Waits until a static pod has ended: the kubelet does not know it any more, and its sandbox is stopped, which the
+    /// kubelet does last. What remains is removed by the kubelet's garbage collection, once a minute.
     pub async fn until_gone(&self, name: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while self.pod(name).is_some() {
+        while self.pod(name).is_some() || self.runs(name).await {
             assert!(Instant::now() < deadline, "{name} stays\n{}", self.words(name));
             sleep(POLL).await;
         }
+    }
+
+    async fn runs(&self, name: &str) -> bool {
+        let full = format!("{name}-{NODE_NAME}");
+        // A daemon that is down is asked again.
+        let Ok(pods) = self.cri.pods(None).await else { return true };
+        pods.iter().any(|pod| {
+            let named = pod.metadata.as_ref().is_some_and(|metadata| metadata.name == full);
+            named && pod.state() == PodSandboxState::SandboxReady
+        })
     }
 
     /// The last of the kubelet's own words about something.

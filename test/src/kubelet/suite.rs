@@ -81,11 +81,11 @@ macro_rules! alone {
 }
 
 /// Runs the selected tests. `prepare` makes what stands beside the kubelet, before it starts, and says with which
-/// settings it is to start; its error is why nothing can run here.
+/// settings it is to start; its error is why nothing can run here. What it makes ends after the kubelet.
 pub async fn run<G>(
     tests: Vec<Test>,
     folder: &Path,
-    prepare: impl AsyncFnOnce() -> Result<(Settings, G), String>,
+    prepare: impl AsyncFnOnce(&Path) -> Result<(Settings, G), String>,
 ) -> ExitCode {
     let selection = Selection::from_args();
     let all = tests.len();
@@ -102,7 +102,7 @@ pub async fn run<G>(
     }
     let made = match missing(runtime) {
         Some(reason) => Err(reason),
-        None => prepare().await,
+        None => prepare(folder).await,
     };
     let (settings, _guard) = match made {
         Ok(made) => made,

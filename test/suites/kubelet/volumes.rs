@@ -62,7 +62,7 @@ async fn files_and_folders_of_the_host_are_there_and_read_only_ones_stay_as_they
     let folder = stage.world.folder.join("host-path");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("file"), "of the host\n").unwrap();
-    let script = "cat /file; echo x >/file; echo x >/folder/new && echo written";
+    let script = "exec 2>&1; cat /file; echo x >/file; echo x >/folder/new && echo written";
     let mut main = shell("main", script);
     main["volumeMounts"] = json!([
         { "name": "file", "mountPath": "/file", "readOnly": true },
