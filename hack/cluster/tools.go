@@ -1,5 +1,6 @@
 //go:build tools
 
+// The programs of a cluster, so that go.mod keeps what they need. See need_kubelet in hack/setup.
 package tools
 
 import (

@@ -38,6 +38,8 @@ pub(super) fn configuration(folders: &Folders, port: u16, settings: &Settings) -
         "syncFrequency": "10s",
         "podLogsDir": folders.logs(),
         "volumePluginDir": folders.base.join("plugins"),
+        "clusterDNS": ["10.96.0.10"],
+        "clusterDomain": "cluster.local",
         "resolvConf": folders.base.join("resolv.conf"),
         "failCgroupV1": false,
         "failSwapOn": false,

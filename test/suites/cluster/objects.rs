@@ -49,7 +49,8 @@ async fn configuration_and_secrets_arrive_as_files_and_variables(stage: &Stage) 
     let kubectl = kubectl(stage);
     kubectl.run(&["create", "configmap", "colours", "--from-literal=sky=blue"]).await;
     kubectl.run(&["create", "secret", "generic", "hidden", "--from-literal=word=sesame"]).await;
-    let mut main = server("main", "cat /colours/sky; echo; cat /hidden/word; echo; echo $SKY $WORD");
+    let mut main =
+        server("main", "cat /colours/sky; echo; cat /hidden/word; echo; echo $SKY $WORD");
     main["env"] = json!([
         { "name": "SKY", "valueFrom": { "configMapKeyRef": { "name": "colours", "key": "sky" } } },
         { "name": "WORD", "valueFrom": { "secretKeyRef": { "name": "hidden", "key": "word" } } },
@@ -71,7 +72,8 @@ async fn configuration_and_secrets_arrive_as_files_and_variables(stage: &Stage) 
 async fn a_changed_configuration_arrives_in_the_running_pod(stage: &Stage) {
     let kubectl = kubectl(stage);
     kubectl.run(&["create", "configmap", "moving", "--from-literal=key=old"]).await;
-    let script = "cat /moving/key; until grep -q new /moving/key; do sleep 0.5; done; cat /moving/key";
+    let script =
+        "f=/moving/key; echo $(cat $f); until grep -q new $f; do sleep 0.5; done; echo $(cat $f)";
     let mut main = server("main", script);
     main["volumeMounts"] = json!([{ "name": "moving", "mountPath": "/moving" }]);
     let mut pod = pod("moving", &[main]);
@@ -81,7 +83,7 @@ async fn a_changed_configuration_arrives_in_the_running_pod(stage: &Stage) {
     let patch = r#"{"data":{"key":"new"}}"#;
     kubectl.run(&["patch", "configmap", "moving", "-p", patch]).await;
     let deadline = Instant::now() + Duration::from_secs(90);
-    while kubectl.run(&["logs", "moving"]).await != "oldnew" {
+    while kubectl.run(&["logs", "moving"]).await != "old\nnew\n" {
         assert!(Instant::now() < deadline, "the change does not arrive");
         sleep(Duration::from_secs(1)).await;
     }
@@ -104,10 +106,11 @@ async fn kubectl_delete_gives_a_pod_its_grace_period(stage: &Stage) {
 
 async fn kubectl_logs_follows_a_pod_to_its_end(stage: &Stage) {
     let kubectl = kubectl(stage);
-    let mut pod = pod("followed", &[shell("main", "for i in 1 2 3 4; do echo step $i; sleep 0.5; done")]);
+    let mut pod =
+        pod("followed", &[shell("main", "for i in 1 2 3 4; do echo step $i; sleep 1; done")]);
     pod["spec"]["restartPolicy"] = json!("Never");
     kubectl.apply(&pod).await;
-    kubectl.until("followed", "there", |pod| pod["status"]["phase"] == "Running").await;
+    kubectl.until("followed", "there", |pod| pod["status"]["phase"] != "Pending").await;
     let log = kubectl.run(&["logs", "-f", "followed"]).await;
     assert_eq!(log, "step 1\nstep 2\nstep 3\nstep 4\n");
 }

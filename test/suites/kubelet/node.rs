@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use e2e::alone;
-use e2e::image::catalog;
 use e2e::kubelet::manifest::{container, pod, ready, server};
 use e2e::kubelet::suite::{Stage, Test};
 use serde_json::{Value, json};
@@ -12,7 +11,6 @@ pub fn tests() -> Vec<Test> {
     alone![
         a_kubelet_that_is_restarted_restarts_no_pod,
         a_daemon_that_crashes_under_running_pods_restarts_no_pod,
-        images_that_nobody_uses_are_removed_when_the_disk_fills,
     ]
 }
 
@@ -61,38 +59,4 @@ async fn a_daemon_that_crashes_under_running_pods_restarts_no_pod(stage: &mut St
     unchanged(stage, "steadfast", &before).await;
     stage.kubelet.withdraw("steadfast");
     stage.kubelet.until_gone("steadfast").await;
-}
-
-async fn images_that_nobody_uses_are_removed_when_the_disk_fills(stage: &mut Stage) {
-    stage.kubelet.apply(&marked("user"));
-    stage.kubelet.until("user", "ready", ready).await;
-    stage.node().pull(catalog::MIXED).await.unwrap();
-    stage.node().pull(catalog::LAYERS).await.unwrap();
-    stage.kubelet.down().await;
-    // The disk is fuller than that: what nobody uses goes first, and the kubelet evicts no static pods.
-    let settings = stage.kubelet.settings.clone();
-    let full = json!({ "nodefs.available": "99%", "imagefs.available": "99%" });
-    stage.kubelet.settings.config.push(("evictionHard".into(), full));
-    stage.kubelet.up().await.unwrap();
-    let mut there = Vec::new();
-    for _ in 0..300 {
-        there = names(stage).await;
-        if !there.iter().any(|name| name == catalog::MIXED || name == catalog::LAYERS) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    assert!(there.contains(&catalog::BUSYBOX.to_owned()), "it is in use: {there:?}");
-    let words = stage.kubelet.words("viction");
-    assert!(!there.contains(&catalog::MIXED.to_owned()), "{there:?}\n{words}");
-    assert!(!there.contains(&catalog::LAYERS.to_owned()), "{there:?}\n{words}");
-    stage.kubelet.down().await;
-    stage.kubelet.settings = settings;
-    stage.kubelet.up().await.unwrap();
-    stage.kubelet.until("user", "ready", ready).await;
-}
-
-async fn names(stage: &Stage) -> Vec<String> {
-    let images = stage.node().cri.images().await.unwrap();
-    images.into_iter().flat_map(|image| image.repo_tags).collect()
 }

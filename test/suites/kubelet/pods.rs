@@ -19,7 +19,6 @@ pub fn tests() -> Vec<Test> {
         a_pod_is_told_about_itself_in_its_environment,
         a_pod_on_the_hosts_network_serves_on_the_nodes_address,
         pods_reach_each_other_by_address,
-        a_host_port_leads_to_the_pod,
         an_image_that_nobody_has_is_tried_again_with_back_off,
     ]
 }
@@ -190,9 +189,7 @@ async fn a_pod_finds_its_name_its_hosts_and_its_name_servers(stage: &Stage) {
 async fn a_pod_is_told_about_itself_in_its_environment(stage: &Stage) {
     let mut main = server("main", "echo $NAME $LABEL $LIMIT $ADDRESS $EXPANDED");
     main["resources"] = json!({ "limits": { "memory": "64Mi", "cpu": "500m" } });
-    let field = |name: &str, path: &str| {
-        json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } })
-    };
+    let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     main["env"] = json!([
         field("NAME", "metadata.name"),
         field("LABEL", "metadata.labels['app']"),
@@ -208,7 +205,8 @@ async fn a_pod_is_told_about_itself_in_its_environment(stage: &Stage) {
 }
 
 async fn a_pod_on_the_hosts_network_serves_on_the_nodes_address(stage: &Stage) {
-    let script = "mkdir /tmp/www; echo from the host >/tmp/www/index.html; httpd -p 8123 -h /tmp/www";
+    let script =
+        "mkdir /tmp/www; echo from the host >/tmp/www/index.html; httpd -p 8123 -h /tmp/www";
     let mut on_host = pod("on-host", &[server("main", script)]);
     on_host["spec"]["hostNetwork"] = json!(true);
     stage.kubelet.apply(&on_host);
@@ -229,15 +227,6 @@ async fn pods_reach_each_other_by_address(stage: &Stage) {
     stage.kubelet.until("client", "done", |pod| phase(pod) == "Succeeded").await;
     let log = stage.kubelet.api.text("/containerLogs/default/client-node/main").await;
     assert_eq!(log, "from a pod\n");
-}
-
-async fn a_host_port_leads_to_the_pod(stage: &Stage) {
-    let script = "mkdir /tmp/www; echo published >/tmp/www/index.html; httpd -p 80 -h /tmp/www";
-    let mut main = server("main", script);
-    main["ports"] = json!([{ "containerPort": 80, "hostPort": 8124 }]);
-    stage.kubelet.apply(&pod("published", &[main]));
-    stage.kubelet.until("published", "ready", ready).await;
-    assert_eq!(fetch(&format!("{}:8124", e2e::kubelet::NODE_ADDRESS)).await, "published\n");
 }
 
 async fn an_image_that_nobody_has_is_tried_again_with_back_off(stage: &Stage) {

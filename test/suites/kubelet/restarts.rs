@@ -28,7 +28,8 @@ async fn a_pod_that_crashes_is_restarted_with_back_off(stage: &Stage) {
 }
 
 async fn the_log_of_the_container_before_can_be_read(stage: &Stage) {
-    let mut main = server("main", "test -e /v/x && echo second && sleep 3600; touch /v/x; echo first; exit 1");
+    let mut main =
+        server("main", "test -e /v/x && echo second && sleep 3600; touch /v/x; echo first; exit 1");
     main["volumeMounts"] = json!([{ "name": "v", "mountPath": "/v" }]);
     let mut pod = pod("before", &[main]);
     pod["spec"]["volumes"] = json!([{ "name": "v", "emptyDir": {} }]);

@@ -58,7 +58,9 @@ async fn a_folder_in_memory_is_no_larger_than_its_limit(stage: &Stage) {
     assert_eq!(log, "tmpfs\n2048\nNo space left\n");
 }
 
-async fn files_and_folders_of_the_host_are_there_and_read_only_ones_stay_as_they_are(stage: &Stage) {
+async fn files_and_folders_of_the_host_are_there_and_read_only_ones_stay_as_they_are(
+    stage: &Stage,
+) {
     let folder = stage.world.folder.join("host-path");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("file"), "of the host\n").unwrap();
