@@ -45,6 +45,14 @@ pub enum Error {
         /// Who has the name.
         reason: String,
     },
+    /// There are as many of these as there may be.
+    #[error("{operation}: {reason}")]
+    Exhausted {
+        /// What was attempted, on what.
+        operation: String,
+        /// Of what there are too many.
+        reason: String,
+    },
     /// Wherry cannot do this yet, and ignoring it would be worse.
     #[error("{operation}: Wherry does not support {what}")]
     Unsupported {
@@ -143,6 +151,7 @@ impl Error {
             Self::Invalid { .. } => Code::InvalidArgument,
             Self::Refused { .. } => Code::FailedPrecondition,
             Self::Conflict { .. } => Code::AlreadyExists,
+            Self::Exhausted { .. } => Code::ResourceExhausted,
             Self::Unsupported { .. } => Code::Unimplemented,
             Self::Overrun { .. } => Code::ResourceExhausted,
             Self::Unavailable { .. } => Code::Unavailable,

@@ -25,6 +25,9 @@ use crate::sandbox::paths::PodPaths;
 /// The name of the built-in runtime as a RuntimeClass handler; the empty name means it too.
 pub const HANDLER: &str = "wherry";
 
+/// Commands of ExecSync that may run at a time, on the whole node.
+const MAX_EXECS: usize = 512;
+
 /// The parts that a runtime is made of.
 #[derive(Debug)]
 pub struct Parts {
@@ -63,6 +66,8 @@ pub struct Runtime {
     pub(crate) events: Events,
     pub(crate) runs: Joinable<Metadata, SandboxId>,
     pub(crate) creates: Joinable<(SandboxId, container::config::Metadata), ContainerId>,
+    /// Places for commands whose output is kept here; each container has a limit of its own besides.
+    pub(crate) execs: tokio::sync::Semaphore,
 }
 
 impl Runtime {
@@ -85,6 +90,7 @@ impl Runtime {
             events: Events::default(),
             runs: Joinable::default(),
             creates: Joinable::default(),
+            execs: tokio::sync::Semaphore::new(MAX_EXECS),
         }
     }
 

@@ -1,25 +1,27 @@
 //! ExecSync: runs a command to its end and returns what it wrote.
 //!
-//! The command writes straight into two FIFOs which the daemon reads: nobody copies in between. What exceeds the cap
-//! is read and dropped, so that the command is not blocked and the answer can be delivered (CVE-2022-31030).
+//! The command writes straight into two pipes which the daemon reads and which travel to the shim with the call: nobody
+//! copies in between. What exceeds the cap is read and dropped, so that the command is not blocked and the answer can be
+//! delivered (CVE-2022-31030).
 
-use std::path::PathBuf;
+mod task;
+
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::time::Duration;
 
 use oci_spec::runtime::Process;
 use proto::cri;
-use rustix::fs::{CWD, FileType, Mode};
-use shim::{ExecOptions, Shim};
-use tokio::io::AsyncReadExt;
+use shim::{ErrorKind, Exit, RunOptions, Shim, ShimError};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 
-use super::Container;
 use super::process::process;
 use super::state::State;
 use crate::error::Error;
 use crate::id::ContainerId;
 use crate::runtime::Runtime;
-use crate::signal::Signal;
 
 /// For both streams together: what fits into a message of 16 MiB with the message's own bytes.
 const OUTPUT_CAP: usize = 16 * 1024 * 1024 - 4096;
@@ -30,7 +32,7 @@ const BUFFER: usize = 16 * 1024;
 /// How long output may still come when the command has ended but somebody holds its streams.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// How long a command may run for which the client sets no limit. The kubelet always sets one.
+/// How long a command may run for which the client sets no limit. The kubelet sets one for probes, and none for hooks.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a killed command may take to end.
@@ -39,7 +41,8 @@ const KILL_DEADLINE: Duration = Duration::from_secs(5);
 /// Runs a command.
 ///
 /// # Errors
-/// `Refused` when the container does not run; `Deadline` when the command does not end in time, and is killed.
+/// `Refused` when the container does not run; `Exhausted` when too many run already; `Deadline` when the command does not
+/// end in time, and is killed with everybody whom it has started.
 pub async fn exec_sync(
     runtime: &Runtime,
     request: cri::ExecSyncRequest,
@@ -53,109 +56,111 @@ pub async fn exec_sync(
     let Some(shim) = container.shim.as_ref().filter(|_| running) else {
         return Err(Error::Refused { operation, reason: "the container does not run".into() });
     };
+    let Ok(_place) = runtime.execs.try_acquire() else {
+        return Err(Error::Exhausted { operation, reason: "too many commands run".into() });
+    };
     let patience = match u64::try_from(request.timeout) {
         Ok(0) | Err(_) => LONGEST,
         Ok(seconds) => Duration::from_secs(seconds),
     };
-    let exec = Exec::open(runtime, &container, shim, request.cmd, operation).await?;
-    exec.run(patience).await
+    let process = process(runtime, &container, request.cmd, false).await?;
+    let id = ContainerId::draw()
+        .map_err(|source| Error::Io { operation: operation.clone(), source })?
+        .to_string();
+    let exec = Exec { shim, operation, id };
+    match exec.run(process.clone(), patience).await {
+        Err(Error::Shim { source, .. }) if source.kind() == ErrorKind::Unsupported => {
+            let bundle = runtime.bundle_dir(container.id());
+            exec.run_as_task(&bundle, process, patience).await
+        }
+        outcome => outcome,
+    }
 }
 
-/// An exec with its FIFOs, which go when it does.
+/// A command that is being executed.
 struct Exec<'a> {
     shim: &'a Shim,
     operation: String,
     id: String,
-    stdout: Fifo,
-    stderr: Fifo,
-    process: Process,
 }
 
-/// A FIFO in the bundle, removed with the value.
-struct Fifo {
-    path: PathBuf,
-    end: pipe::Receiver,
+/// Kills a command whose caller has gone.
+struct Leash<'a> {
+    exec: &'a Exec<'a>,
+    tight: bool,
 }
 
-impl Drop for Fifo {
+impl Drop for Leash<'_> {
     fn drop(&mut self) {
-        drop(std::fs::remove_file(&self.path));
-    }
-}
-
-impl Fifo {
-    /// Makes the FIFO and opens its reading end, so that the writer never waits for a reader.
-    fn make(path: PathBuf) -> std::io::Result<Self> {
-        let mode = Mode::RUSR | Mode::WUSR;
-        rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0)?;
-        let end = pipe::OpenOptions::new().open_receiver(&path)?;
-        Ok(Self { path, end })
-    }
-}
-
-impl<'a> Exec<'a> {
-    async fn open(
-        runtime: &Runtime,
-        container: &Container,
-        shim: &'a Shim,
-        args: Vec<String>,
-        operation: String,
-    ) -> Result<Self, Error> {
-        let bundle = runtime.bundle_dir(container.id());
-        let process = process(runtime, container, args, false).await?;
-        let io = |source| Error::Io { operation: operation.clone(), source };
-        let id = ContainerId::draw().map_err(io)?.to_string();
-        let fifo = |stream: &str| Fifo::make(bundle.join(format!("{}.{stream}", &id[..16])));
-        let (stdout, stderr) = (fifo("out").map_err(io)?, fifo("err").map_err(io)?);
-        Ok(Self { shim, operation, id, stdout, stderr, process })
-    }
-
-    async fn run(mut self, patience: Duration) -> Result<cri::ExecSyncResponse, Error> {
-        let failed = |source| Error::Shim { operation: self.operation.clone(), source };
-        let options = ExecOptions {
-            exec_id: self.id.clone(),
-            process: self.process.clone(),
-            stdin: None,
-            stdout: Some(self.stdout.path.clone()),
-            stderr: Some(self.stderr.path.clone()),
-        };
-        self.shim.exec(options).await.map_err(failed)?;
-        let started = self.shim.start_exec(&self.id).await.map_err(failed);
-        let outcome = match started {
-            Ok(_pid) => self.collect(patience).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = self.shim.delete_exec(&self.id).await {
-            tracing::debug!(exec = self.id, %error, "forget an exec");
+        if self.tight {
+            let (shim, id) = (self.exec.shim.clone(), self.exec.id.clone());
+            drop(tokio::spawn(async move {
+                if let Err(error) = shim.kill_exec_tree(&id).await {
+                    tracing::debug!(exec = id, %error, "kill a command whose caller has gone");
+                }
+            }));
         }
-        outcome
+    }
+}
+
+impl Exec<'_> {
+    /// In one call, for a shim of ours.
+    async fn run(
+        &self,
+        process: Process,
+        patience: Duration,
+    ) -> Result<cri::ExecSyncResponse, Error> {
+        let (out, stdout) = self.pipe()?;
+        let (err, stderr) = self.pipe()?;
+        let options = RunOptions { exec_id: self.id.clone(), process, stdout, stderr };
+        self.collect(self.shim.run(options), [out, err], patience).await
+    }
+
+    /// The end that is read here, and the one for the command.
+    fn pipe(&self) -> Result<(pipe::Receiver, OwnedFd), Error> {
+        let made = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+        let made = made.map_err(std::io::Error::from);
+        let made =
+            made.and_then(|(ours, theirs)| Ok((pipe::Receiver::from_owned_fd(ours)?, theirs)));
+        made.map_err(|source| Error::Io { operation: self.operation.clone(), source })
     }
 
     /// Reads both streams until the command has ended, or kills it.
-    async fn collect(&mut self, patience: Duration) -> Result<cri::ExecSyncResponse, Error> {
+    async fn collect(
+        &self,
+        ended: impl Future<Output = Result<Exit, ShimError>>,
+        [mut out, mut err]: [pipe::Receiver; 2],
+        patience: Duration,
+    ) -> Result<cri::ExecSyncResponse, Error> {
+        let mut leash = Leash { exec: self, tight: true };
         let mut output = Output { out: Vec::new(), err: Vec::new(), room: OUTPUT_CAP };
-        let wait = tokio::time::timeout(patience, self.shim.wait_exec(&self.id));
-        let ended = {
-            let drain = output.drain(&mut self.stdout.end, &mut self.stderr.end);
-            tokio::pin!(drain, wait);
+        let mut ended = pin!(ended);
+        let exit = {
+            let mut drain = pin!(output.drain(&mut out, &mut err));
+            let mut limited = pin!(tokio::time::timeout(patience, &mut ended));
             let mut drained = false;
-            let ended = loop {
+            let exit = loop {
                 tokio::select! {
                     () = &mut drain, if !drained => drained = true,
-                    ended = &mut wait => break ended,
+                    exit = &mut limited => break exit,
                 }
             };
-            if ended.is_ok() && !drained && tokio::time::timeout(DRAIN, drain).await.is_err() {
+            let succeeded = matches!(exit, Ok(Ok(_)));
+            if succeeded && !drained && tokio::time::timeout(DRAIN, drain).await.is_err() {
                 tracing::debug!(exec = self.id, "the streams of an ended command are still held");
             }
-            ended
+            exit
         };
-        let Ok(exit) = ended else {
+        if exit.is_err() {
             self.kill().await;
-            return Err(Error::Deadline { operation: self.operation.clone(), after: patience });
-        };
-        let exit =
-            exit.map_err(|source| Error::Shim { operation: self.operation.clone(), source })?;
+            if tokio::time::timeout(KILL_DEADLINE, ended).await.is_err() {
+                tracing::warn!(exec = self.id, "a killed command does not end");
+            }
+        }
+        leash.tight = false;
+        let operation = self.operation.clone();
+        let Ok(exit) = exit else { return Err(Error::Deadline { operation, after: patience }) };
+        let exit = exit.map_err(|source| Error::Shim { operation, source })?;
         if output.room == 0 {
             tracing::warn!(operation = self.operation, "the output exceeds the cap and is cut");
         }
@@ -163,12 +168,8 @@ impl<'a> Exec<'a> {
     }
 
     async fn kill(&self) {
-        if let Err(error) = self.shim.kill_exec(&self.id, Signal::KILL.number()).await {
+        if let Err(error) = self.shim.kill_exec_tree(&self.id).await {
             tracing::debug!(exec = self.id, %error, "kill a command that takes too long");
-        }
-        let ended = tokio::time::timeout(KILL_DEADLINE, self.shim.wait_exec(&self.id)).await;
-        if ended.is_err() {
-            tracing::warn!(exec = self.id, "a killed command does not end");
         }
     }
 }
@@ -182,7 +183,11 @@ struct Output {
 
 impl Output {
     /// Reads both streams to their ends.
-    async fn drain(&mut self, stdout: &mut pipe::Receiver, stderr: &mut pipe::Receiver) {
+    async fn drain(
+        &mut self,
+        stdout: &mut (impl AsyncRead + Unpin),
+        stderr: &mut (impl AsyncRead + Unpin),
+    ) {
         let (mut from_out, mut from_err) = (vec![0; BUFFER], vec![0; BUFFER]);
         let (mut out_open, mut err_open) = (true, true);
         while out_open || err_open {
@@ -200,5 +205,19 @@ impl Output {
             kept.extend_from_slice(&bytes[..fits]);
             self.room -= fits;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_exceeds_the_cap_is_read_and_dropped() {
+        let mut output = Output { out: Vec::new(), err: Vec::new(), room: 100_000 };
+        let (mut out, mut err) = (&[1; 90_000][..], &[2; 90_000][..]);
+        output.drain(&mut out, &mut err).await;
+        assert!(out.is_empty() && err.is_empty());
+        assert_eq!((output.out.len() + output.err.len(), output.room), (100_000, 0));
     }
 }

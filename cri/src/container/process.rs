@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Process;
+use serde::Deserialize;
 use shim::SPEC_FILE;
 
 use super::Container;
@@ -35,6 +36,12 @@ pub async fn process(
     Ok(process)
 }
 
+/// Of a spec what is needed here: the rest is much more, and is passed over.
+#[derive(Deserialize)]
+struct OnlyProcess {
+    process: Option<Process>,
+}
+
 /// Reads the process from the container's spec. It is kept from the first exec on, without what is of no use then.
 async fn read(runtime: &Runtime, container: &Container) -> Result<Box<[u8]>, Error> {
     let operation = format!("read the spec of {}", container.name());
@@ -43,8 +50,8 @@ async fn read(runtime: &Runtime, container: &Container) -> Result<Box<[u8]>, Err
     let refused =
         Error::Refused { operation: operation.clone(), reason: "it has no process".into() };
     record::blocking(&operation.clone(), move || {
-        let spec: Option<Spec> = record::read(Path::new(&path))?;
-        let mut process = spec.and_then(|spec| spec.process().clone()).ok_or(refused)?;
+        let spec: Option<OnlyProcess> = record::read(Path::new(&path))?;
+        let mut process = spec.and_then(|spec| spec.process).ok_or(refused)?;
         process.set_args(None);
         process.user_mut().set_uid(user.uid).set_gid(user.gid);
         process.user_mut().set_additional_gids(Some(user.groups));

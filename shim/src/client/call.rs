@@ -1,5 +1,6 @@
 //! One call: encoded, sent, answered within its deadline, and its refusal turned into an error.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use prost::Message;
@@ -44,6 +45,16 @@ impl Shim {
         call: Call,
         message: &impl Message,
     ) -> Result<A, ShimError> {
+        self.call_with(call, message, Vec::new()).await
+    }
+
+    /// Calls the shim, and gives it files.
+    pub(super) async fn call_with<A: Message + Default>(
+        &self,
+        call: Call,
+        message: &impl Message,
+        files: Vec<OwnedFd>,
+    ) -> Result<A, ShimError> {
         let timeout = call.deadline.unwrap_or(Duration::ZERO);
         let request = Request {
             service: call.service.to_owned(),
@@ -53,9 +64,10 @@ impl Shim {
             metadata: Vec::new(),
         };
         let answered = match call.deadline {
-            None => self.connection.call(&request).await,
+            None => self.connection.call(&request, files).await,
             Some(deadline) => {
-                let answer = tokio::time::timeout(deadline, self.connection.call(&request)).await;
+                let answer =
+                    tokio::time::timeout(deadline, self.connection.call(&request, files)).await;
                 answer.map_err(|_| ShimError::DeadlineExceeded {
                     operation: call.operation,
                     bundle: self.bundle.dir().to_owned(),

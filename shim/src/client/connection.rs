@@ -4,10 +4,13 @@
 //! big-endian u32, type, flags) and a message; a client's stream ids are odd and never used twice.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use prost::Message;
 use proto::shim::ttrpc::{Request, Response};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -19,13 +22,23 @@ const TYPE_RESPONSE: u8 = 2;
 /// Calls that may queue before a caller has to wait.
 const QUEUE: usize = 16;
 const READ_CHUNK: usize = 4096;
+/// Files that may travel with a call.
+const MAX_FILES: usize = 4;
 
 type Answer = oneshot::Sender<Response>;
+
+/// A call on its way.
+struct Outgoing {
+    frame: Vec<u8>,
+    /// They travel with the frame's first byte, and are closed here then.
+    files: Vec<OwnedFd>,
+    answer: Answer,
+}
 
 /// The sending end of a connection; it closes when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Connection {
-    calls: mpsc::Sender<(Vec<u8>, Answer)>,
+    calls: mpsc::Sender<Outgoing>,
 }
 
 impl Connection {
@@ -42,7 +55,11 @@ impl Connection {
     ///
     /// # Errors
     /// The message is too large, or the connection is gone.
-    pub(super) async fn call(&self, request: &Request) -> io::Result<Response> {
+    pub(super) async fn call(
+        &self,
+        request: &Request,
+        files: Vec<OwnedFd>,
+    ) -> io::Result<Response> {
         let length = request.encoded_len();
         if length > MAX_MESSAGE {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "request over 4 MiB"));
@@ -53,7 +70,7 @@ impl Connection {
         request.encode_raw(&mut frame);
         let (answer, answered) = oneshot::channel();
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-        self.calls.send((frame, answer)).await.map_err(|_| gone())?;
+        self.calls.send(Outgoing { frame, files, answer }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())
     }
 }
@@ -67,19 +84,21 @@ struct Multiplexer {
 impl Multiplexer {
     /// Ends when the peer closes, breaks the protocol, or nobody is left to ask; whoever waits then is told by
     /// the drop of `pending`.
-    async fn run(mut self, mut queue: mpsc::Receiver<(Vec<u8>, Answer)>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Outgoing>) {
         let mut stream_id = 1_u32;
         loop {
             tokio::select! {
                 call = queue.recv() => {
-                    let Some((mut frame, answer)) = call else { return };
+                    let Some(Outgoing { mut frame, files, answer }) = call else { return };
                     frame[4..8].copy_from_slice(&stream_id.to_be_bytes());
                     self.pending.retain(|_, answer| !answer.is_closed());
                     self.pending.insert(stream_id, answer);
                     stream_id = stream_id.wrapping_add(2);
                     // A shim reads whenever there is something to read and never waits for its clients, so this
                     // write cannot wait for a read of ours.
-                    if self.stream.write_all(&frame).await.is_err() {
+                    let Ok(sent) = self.send_first(&frame, &files).await else { return };
+                    drop(files);
+                    if self.stream.write_all(&frame[sent..]).await.is_err() {
                         return;
                     }
                 }
@@ -90,6 +109,25 @@ impl Multiplexer {
                 }
             }
         }
+    }
+
+    /// Sends a frame's beginning with its files, if it has some.
+    async fn send_first(&self, frame: &[u8], files: &[OwnedFd]) -> io::Result<usize> {
+        if files.is_empty() {
+            return Ok(0);
+        }
+        let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+        let send = || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            if !ancillary.push(SendAncillaryMessage::ScmRights(&files)) {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            let bytes = [IoSlice::new(frame)];
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            Ok(sendmsg(&self.stream, &bytes, &mut ancillary, flags)?)
+        };
+        self.stream.async_io(tokio::io::Interest::WRITABLE, send).await
     }
 
     /// Takes what has arrived; `false` when the connection is of no more use.

@@ -1,9 +1,12 @@
 //! Further processes in a running container.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
 
 use oci_spec::runtime::Process;
 use prost_types::Any;
+use proto::shim::container as extra;
 use proto::shim::task::v2 as wire;
 
 use super::call::{Call, TASK};
@@ -29,12 +32,29 @@ pub struct ExecOptions {
     pub stderr: Option<PathBuf>,
 }
 
+/// A process to be run to its end.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// Its name among the container's execs, until it has ended.
+    pub exec_id: String,
+    /// What to execute, and as whom; it gets no terminal.
+    pub process: Process,
+    /// The writing end of a pipe, for the process alone.
+    pub stdout: OwnedFd,
+    /// As `stdout`.
+    pub stderr: OwnedFd,
+}
+
+/// SIGKILL.
+const KILL_SIGNAL: u32 = 9;
+
 const EXEC: Call = Call::task("Exec", "register exec", 10);
 const START: Call = Call::task("Start", "start exec", 60);
 const KILL: Call = Call::task("Kill", "signal exec", 10);
 const DELETE: Call = Call::task("Delete", "delete exec", 10);
 const RESIZE: Call = Call::task("ResizePty", "resize terminal of exec", 10);
 const CLOSE_IO: Call = Call::task("CloseIO", "close stdin of exec", 10);
+const RUN: Call = Call { deadline: None, ..Call::container("Run", "run exec") };
 const WAIT: Call =
     Call { service: TASK, method: "Wait", operation: "wait for exec", deadline: None };
 
@@ -44,11 +64,7 @@ impl Shim {
     /// # Errors
     /// `AlreadyExists` for a name in use, `FailedPrecondition` when the container does not run.
     pub async fn exec(&self, options: ExecOptions) -> Result<(), ShimError> {
-        let spec = serde_json::to_vec(&options.process).map_err(|error| {
-            let cause = error.to_string();
-            let id = options.exec_id.clone();
-            ShimError::Refused(Failure::new(FailureKind::InvalidArgument, "encode exec", id, cause))
-        })?;
+        let spec = encode(&options.process, &options.exec_id)?;
         let path = |path: Option<PathBuf>| {
             path.map_or_else(String::new, |path| path.to_string_lossy().into_owned())
         };
@@ -98,6 +114,39 @@ impl Shim {
         self.call(KILL, &request).await
     }
 
+    /// Ends the process with everybody whom it has started and who has not become a daemon.
+    ///
+    /// # Errors
+    /// `NotFound` when it has ended.
+    pub async fn kill_exec_tree(&self, exec_id: &str) -> Result<(), ShimError> {
+        let request = wire::KillRequest {
+            id: self.id.clone(),
+            exec_id: exec_id.to_owned(),
+            signal: KILL_SIGNAL,
+            all: true,
+        };
+        self.call(KILL, &request).await
+    }
+
+    /// Runs a process to its end, for as long as that takes; nothing is left of it then. Its standard input is the null
+    /// device. Dropped before, it goes on: [`Shim::kill_exec_tree`] ends it.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for a name in use, `FailedPrecondition` when the container does not run, `ResourceExhausted` when
+    /// 64 run, `StartFailed` when the command cannot be executed.
+    pub async fn run(&self, options: RunOptions) -> Result<Exit, ShimError> {
+        let process = encode(&options.process, &options.exec_id)?;
+        let request = extra::RunRequest { exec_id: options.exec_id, process };
+        let files = vec![options.stdout, options.stderr];
+        let ended: extra::RunResponse = self.call_with(RUN, &request, files).await?;
+        let since = Duration::from_nanos(u64::try_from(ended.at).unwrap_or(0));
+        Ok(Exit {
+            code: i32::try_from(ended.code).unwrap_or(255),
+            at: UNIX_EPOCH + since,
+            oom_killed: false,
+        })
+    }
+
     /// Forgets an ended (or never started) process.
     ///
     /// # Errors
@@ -136,4 +185,11 @@ impl Shim {
             wire::CloseIoRequest { id: self.id.clone(), exec_id: exec_id.to_owned(), stdin: true };
         self.call(CLOSE_IO, &request).await
     }
+}
+
+fn encode(process: &Process, exec_id: &str) -> Result<Vec<u8>, ShimError> {
+    serde_json::to_vec(process).map_err(|error| {
+        let (kind, cause) = (FailureKind::InvalidArgument, error.to_string());
+        ShimError::Refused(Failure::new(kind, "encode exec", exec_id, cause))
+    })
 }

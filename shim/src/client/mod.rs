@@ -20,7 +20,7 @@ mod update;
 
 pub use attach::AttachOptions;
 pub use dissolve::dissolve;
-pub use exec::ExecOptions;
+pub use exec::{ExecOptions, RunOptions};
 pub use launch::Launcher;
 pub use pids::release_pids;
 pub use task::{CreateOptions, Created, Mount, ResolvedUser, Shim, Status, TaskState, UserRequest};

@@ -1,11 +1,14 @@
 //! Connections of callers: what they have sent, and what they have not taken yet.
 
+use std::collections::VecDeque;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
 use super::ttrpc::{Parsed, Request, parse};
 
@@ -17,6 +20,10 @@ const MAX_PENDING: usize = 1 << 20;
 const MAX_INPUT: usize = 8 << 20;
 /// One read.
 const CHUNK: usize = 4096;
+/// Files that may come with a call.
+const MAX_FILES: usize = 4;
+/// Calls with files that may wait to be looked at.
+const MAX_CALLS_WITH_FILES: usize = 64;
 
 /// One caller's connection.
 #[derive(Debug)]
@@ -25,12 +32,15 @@ pub struct Connection {
     input: Vec<u8>,
     pending: Vec<u8>,
     broken: bool,
+    /// What came with calls that were not looked at yet, each call's files together.
+    files: VecDeque<Vec<OwnedFd>>,
 }
 
 impl Connection {
     /// Takes a socket that does not block.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, input: Vec::new(), pending: Vec::new(), broken: false }
+        let (input, pending, files) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { socket, input, pending, broken: false, files }
     }
 
     /// The socket.
@@ -50,9 +60,11 @@ impl Connection {
 
     /// Takes what has arrived; `false` when nothing more will.
     pub fn read(&mut self) -> bool {
+        // A caller that sends files and calls nothing with them has broken what was agreed.
+        self.broken |= self.files.len() >= MAX_CALLS_WITH_FILES;
         let mut chunk = [0; CHUNK];
-        while self.input.len() < MAX_INPUT {
-            match rustix::io::read(&self.socket, &mut chunk) {
+        while self.input.len() < MAX_INPUT && self.files.len() < MAX_CALLS_WITH_FILES {
+            match self.receive(&mut chunk) {
                 Ok(0) => return false,
                 Ok(read) => self.input.extend_from_slice(chunk.get(..read).unwrap_or_default()),
                 Err(Errno::INTR) => {}
@@ -61,6 +73,25 @@ impl Connection {
             }
         }
         true
+    }
+
+    /// One read, with the files that come with it: the kernel never gives those of two calls at once (unix(7)).
+    fn receive(&mut self, chunk: &mut [u8]) -> Result<usize, Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let received = recvmsg(&self.socket, &mut [IoSliceMut::new(chunk)], &mut ancillary, flags)?;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(files) = message {
+                self.files.push_back(files.collect());
+            }
+        }
+        Ok(received.bytes)
+    }
+
+    /// The files of the first call with some that has not had its own yet.
+    pub fn take_files(&mut self) -> Vec<OwnedFd> {
+        self.files.pop_front().unwrap_or_default()
     }
 
     /// The next whole call.
@@ -145,6 +176,11 @@ impl Connections {
     /// The connection of a slot.
     pub fn get_mut(&mut self, slot: u32) -> Option<&mut Connection> {
         self.slots.get_mut(slot as usize)?.connection.as_mut()
+    }
+
+    /// The files that came with a slot's call.
+    pub fn take_files(&mut self, slot: u32) -> Vec<OwnedFd> {
+        self.get_mut(slot).map(Connection::take_files).unwrap_or_default()
     }
 
     /// Which of its connections a slot has.

@@ -136,7 +136,11 @@ impl Server {
             Phase::Starting(Making { caller, failure: None, .. }) if process.identity.is_some() => {
                 let pid = process.pid();
                 let reaped = process.reaped.take();
-                self.answer(caller, Ok(wire::StartResponse { pid }.encode_to_vec()));
+                if process.runs {
+                    process.runner = Some(caller);
+                } else {
+                    self.answer(caller, Ok(wire::StartResponse { pid }.encode_to_vec()));
+                }
                 self.tell_started(key);
                 self.run_hooks_after_start(key, pid);
                 if let Some(exit) = reaped {
@@ -198,8 +202,12 @@ impl Server {
             Failure::new(FailureKind::Internal, "start", process.name(), cause)
         });
         let exit = process.reap_now().unwrap_or_else(|| exit_now(START_FAILED));
+        let runs = process.runs;
         self.ended(key, Exit { code: START_FAILED, ..exit });
         self.answer(making.caller, Err(failure));
+        if let Some(container) = self.container.as_mut().filter(|_| runs) {
+            container.remove(key);
+        }
     }
 
     /// Tells on disk which process the container is: before it can do anything.

@@ -23,6 +23,7 @@ mod call;
 mod connection;
 mod container;
 mod event;
+mod family;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod lifecycle;

@@ -43,6 +43,10 @@ pub struct Process {
     pub reaped: Option<Exit>,
     /// Who waits for its end.
     pub waiters: Vec<Caller>,
+    /// Whoever asked for it waits for its end and never asks again.
+    pub runs: bool,
+    /// Who that is, once it is executed.
+    pub runner: Option<Caller>,
     /// Who waits for its end to have it deleted.
     pub deleters: Vec<Caller>,
 }
@@ -109,6 +113,8 @@ impl Process {
             files: OurEnds::default(),
             reaped: None,
             waiters: Vec::new(),
+            runs: false,
+            runner: None,
             deleters: Vec::new(),
         }
     }

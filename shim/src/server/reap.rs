@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::Exit;
 use prost::Message;
 use prost_types::Timestamp;
+use proto::shim::container::RunResponse;
 use proto::shim::task::v2 as wire;
 use rustix::process::{Pid, Signal};
 use sys::process::{Ended, Wait, wait};
@@ -122,6 +123,7 @@ impl Server {
         }
         let waiters = std::mem::take(&mut process.waiters);
         let deleters = std::mem::take(&mut process.deleters);
+        let runner = process.runner.take();
         self.tell_exit(key, exit);
         for caller in waiters {
             self.answer(caller, Ok(wait_response(exit)));
@@ -130,6 +132,10 @@ impl Server {
             let deleted = self.delete_stopped(key);
             self.answer(caller, deleted);
         }
+        if let Some(caller) = runner {
+            let _freed = self.delete_stopped(key);
+            self.answer(caller, Ok(run_response(exit)));
+        }
     }
 }
 
@@ -137,6 +143,12 @@ impl Server {
 pub(super) fn wait_response(exit: Exit) -> Vec<u8> {
     let exited_at = Some(timestamp(exit.at));
     wire::WaitResponse { exit_status: exit.code.unsigned_abs(), exited_at }.encode_to_vec()
+}
+
+fn run_response(exit: Exit) -> Vec<u8> {
+    let since = exit.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let at = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+    RunResponse { code: exit.code.unsigned_abs(), at }.encode_to_vec()
 }
 
 /// A time on the wire.

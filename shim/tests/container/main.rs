@@ -14,10 +14,12 @@ mod hook;
 mod hostile;
 mod life;
 mod limits;
+mod log;
 mod measure;
 mod memory;
 mod process;
 mod rootfs;
+mod run;
 mod scope;
 mod seccomp;
 mod task;
@@ -43,6 +45,8 @@ fn main() -> std::process::ExitCode {
         limits::TESTS,
         task::TESTS,
         attach::TESTS,
+        run::TESTS,
+        log::TESTS,
         scope::TESTS,
         hostile::TESTS,
         hostile::matrix::TESTS,

@@ -1,4 +1,5 @@
-//! `Kill`: a signal to the first process, to an exec with its process group, or to everybody.
+//! `Kill`: a signal to the first process, to an exec with its process group, or to everybody: of the container, or, when
+//! it is SIGKILL, whom an exec has started.
 
 use crate::{Failure, FailureKind};
 use proto::shim::task::v2::KillRequest;
@@ -6,6 +7,8 @@ use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group, pidfd_send_signal};
 
 use super::{Outcome, Server, done};
+use crate::server::container::Container;
+use crate::server::family;
 use crate::server::process::{Phase, Process};
 
 impl Server {
@@ -23,6 +26,9 @@ impl Server {
                 .map_err(|e| Failure::os("signal all of", request.id.as_str(), e))?;
         }
         let all = request.all;
+        if all && signal == Signal::KILL && !request.exec_id.is_empty() {
+            container.kill_family(&request.exec_id)?;
+        }
         let process = container.by_id(&request.exec_id)?;
         match send(process, signal) {
             // Whoever was told to go with all the others has gone already.
@@ -30,6 +36,23 @@ impl Server {
             Err(failure) => Err(failure),
             Ok(()) => done(),
         }
+    }
+}
+
+impl Container {
+    /// Ends an exec and everybody whom it has started.
+    fn kill_family(&mut self, exec_id: &str) -> Result<(), Failure> {
+        let process = self.by_id(exec_id)?;
+        let running = matches!(process.phase, Phase::Running) && process.reaped.is_none();
+        if matches!(process.phase, Phase::Starting(_)) {
+            // It may not lead a process group yet.
+            process.kill();
+        }
+        let pid = process.pid();
+        if running && pid != 0 {
+            family::kill(pid, || self.cgroups.processes().unwrap_or_default());
+        }
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ mod pause;
 mod pids;
 mod reopen_log;
 mod resume;
+mod run;
 mod shutdown;
 mod start;
 mod state;
@@ -87,6 +88,10 @@ impl Server {
             (Service::Task, "Shutdown") => self.shutdown(),
             (Service::Container, "Describe") => self.describe(caller),
             (Service::Container, "ReopenLog") => self.reopen_log(),
+            (Service::Container, "Run") => {
+                let files = self.connections.take_files(caller.slot);
+                self.run_exec(decode(payload)?, files, caller)
+            }
             (Service::Container, "Attach") => self.attach(decode(payload)?),
             (Service::Container, "Detach") => self.detach(&decode(payload)?),
             (_, method) => {

@@ -9,7 +9,7 @@ use rustix::net::SendFlags;
 use super::{Answer, Outcome, Server};
 use crate::runtime::{BuilderFiles, ExecRequest, Inherit, report};
 use crate::server::process::{INIT, Identity, Making, Phase};
-use crate::server::stdio::{Opening, OurEnds};
+use crate::server::stdio::{Opening, OurEnds, TheirEnds};
 use crate::server::ttrpc::Caller;
 
 impl Server {
@@ -19,7 +19,12 @@ impl Server {
             Phase::Created(_) => self.release(caller),
             Phase::Registered(_) => {
                 let key = process.key;
-                self.execute(key, caller)
+                let mut files = OurEnds::open(&process.paths, process.has_terminal, Opening::Now)?;
+                if !self.is_foreign() {
+                    // Wherry's daemon does not come again for an exec: without it a writer shall not wait for ever.
+                    files.0.forget_readers();
+                }
+                self.execute(key, caller, files).map(|()| Answer::Later)
             }
             Phase::Building(_) => Err(process.refuse("start", "it is still being created")),
             Phase::Starting(_) | Phase::Running => Err(process.refuse("start", "it runs already")),
@@ -52,25 +57,24 @@ impl Server {
         Ok(Answer::Later)
     }
 
-    fn execute(&mut self, key: u32, caller: Caller) -> Outcome {
+    /// Makes a registered process. Its caller hears of it when it is executed, or at its end if it runs for that.
+    pub(super) fn execute(
+        &mut self,
+        key: u32,
+        caller: Caller,
+        (files, their_files): (OurEnds, TheirEnds),
+    ) -> Result<(), Failure> {
         let (ours, theirs) = report::pair()?;
         let making = Making::new(ours, caller);
-        let foreign = self.is_foreign();
         let oom_score_adj = self.oom_score_adj;
-        let Some(container) = &mut self.container else { return Ok(Answer::Later) };
+        let Some(container) = &mut self.container else { return Ok(()) };
         let mut processes = container.processes.iter_mut();
         let found = (processes.next(), processes.find(|all| all.key == key));
-        let (Some(init), Some(process)) = found else { return Ok(Answer::Later) };
+        let (Some(init), Some(process)) = found else { return Ok(()) };
         let Some(init) = init.running() else {
             return Err(process.refuse("start", "the container does not run"));
         };
-        let (mut files, their_files) =
-            OurEnds::open(&process.paths, process.has_terminal, Opening::Now)?;
-        if !foreign {
-            // Wherry's daemon does not come again for an exec: without it a writer shall not wait for ever.
-            files.forget_readers();
-        }
-        let Phase::Registered(spec) = &process.phase else { return Ok(Answer::Later) };
+        let Phase::Registered(spec) = &process.phase else { return Ok(()) };
         let request = ExecRequest {
             process: spec,
             terminal: process.has_terminal,
@@ -88,6 +92,6 @@ impl Server {
         if let Err(failure) = self.watch_report(key).and_then(|()| self.start_pumps(key)) {
             self.give_up(key, failure);
         }
-        Ok(Answer::Later)
+        Ok(())
     }
 }
