@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(100);
 /// etcd and an API server; they end when this is dropped.
 #[derive(Debug)]
 pub struct Cluster {
+    /// Its user's kubectl.
+    pub kubectl: Kubectl,
     children: Vec<Child>,
 }
 
@@ -48,10 +50,10 @@ impl Cluster {
         fs::create_dir_all(folder)?;
         let authority = Arc::new(Authority::new());
         write_files(folder, &authority)?;
-        let mut cluster = Self { children: Vec::new() };
+        let kubectl = Kubectl::new(folder);
+        let mut cluster = Self { kubectl: kubectl.clone(), children: Vec::new() };
         cluster.children.push(etcd(folder).spawn()?);
         cluster.children.push(api_server(folder).spawn()?);
-        let kubectl = Kubectl::new(folder);
         let deadline = Instant::now() + START_DEADLINE;
         while !kubectl.output(&["get", "--raw", "/readyz"]).await.status.success() {
             for child in &mut cluster.children {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
 
+use super::cluster::Cluster;
 use super::{Kubelet, Settings};
 use crate::node::Node;
 use crate::runner::{Outcome, Report, Selection, guarded, short};
@@ -80,12 +81,12 @@ macro_rules! alone {
     };
 }
 
-/// Runs the selected tests. `prepare` makes what stands beside the kubelet, before it starts, and says with which
-/// settings it is to start; its error is why nothing can run here. What it makes ends after the kubelet.
-pub async fn run<G>(
+/// Runs the selected tests. `prepare` makes the cluster of the kubelet, if it is to have one, and says with which settings
+/// it is to start; its error is why nothing can run here.
+pub async fn run(
     tests: Vec<Test>,
     folder: &Path,
-    prepare: impl AsyncFnOnce(&Path) -> Result<(Settings, G), String>,
+    prepare: impl AsyncFnOnce(&Path) -> Result<(Settings, Option<Cluster>), String>,
 ) -> ExitCode {
     let selection = Selection::from_args();
     let all = tests.len();
@@ -104,7 +105,7 @@ pub async fn run<G>(
         Some(reason) => Err(reason),
         None => prepare(folder).await,
     };
-    let (settings, _guard) = match made {
+    let (settings, cluster) = match made {
         Ok(made) => made,
         Err(reason) => {
             for test in &tests {
@@ -114,7 +115,7 @@ pub async fn run<G>(
         }
     };
     match stage(runtime, folder, settings).await {
-        Ok(mut stage) => play(&tests, &mut stage, &mut report).await,
+        Ok(mut stage) => play(&tests, &mut stage, cluster.as_ref(), &mut report).await,
         Err(error) => {
             println!("the kubelet does not start: {error}");
             return ExitCode::FAILURE;
@@ -139,7 +140,7 @@ async fn stage(runtime: Runtime, folder: &Path, settings: Settings) -> std::io::
     Ok(Stage { world, kubelet })
 }
 
-async fn play(tests: &[Test], stage: &mut Stage, report: &mut Report) {
+async fn play(tests: &[Test], stage: &mut Stage, cluster: Option<&Cluster>, report: &mut Report) {
     let mut running = stream::iter(tests.iter().filter_map(|test| match test.play {
         Play::Together(body) => Some((test.name, body)),
         Play::Alone(_) => None,
@@ -163,11 +164,14 @@ async fn play(tests: &[Test], stage: &mut Stage, report: &mut Report) {
         report.add(test.name, outcome, start.elapsed());
     }
     let start = Instant::now();
+    if let Some(cluster) = cluster {
+        cluster.kubectl.run(&["delete", "pods", "--all", "--wait"]).await;
+    }
     let outcome = match everything_is_gone(stage).await {
         left if left.is_empty() => Outcome::Passed,
         left => Outcome::Failed(format!("left behind: {left:#?}\n{}", stage.kubelet.words(""))),
     };
-    report.add("kubelet::nothing_stays_when_all_manifests_are_gone", outcome, start.elapsed());
+    report.add("kubelet::nothing_stays_when_all_pods_are_gone", outcome, start.elapsed());
 }
 
 /// Takes all manifests away; what is left when the kubelet has cleaned up. The kubelet does it, not this harness.

@@ -21,7 +21,11 @@ fn main() -> ExitCode {
     let tests = suites.into_iter().flatten().collect();
     let prepare = async |folder: &Path| match missing() {
         Some(reason) => Err(reason),
-        None => Ok(Cluster::start(&folder.join("cluster")).await.expect("the cluster starts")),
+        None => {
+            let started = Cluster::start(&folder.join("cluster")).await;
+            let (settings, cluster) = started.expect("the cluster starts");
+            Ok((settings, Some(cluster)))
+        }
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(suite::run(tests, &folder, prepare))

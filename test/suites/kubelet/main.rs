@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         node::tests(),
     ];
     let tests = suites.into_iter().flatten().collect();
-    let prepare = async |_: &std::path::Path| Ok((Settings::default(), ()));
+    let prepare = async |_: &std::path::Path| Ok((Settings::default(), None));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(suite::run(tests, &folder, prepare))
 }
