@@ -89,6 +89,8 @@ async fn recover_containers(runtime: &Arc<Runtime>) -> Result<(), Error> {
         let container = Arc::new(recover_container(runtime, record).await);
         runtime.containers.insert(container.id().as_str(), Arc::clone(&container));
         if container.shim.is_some() {
+            container::exec::adopt(runtime, &container);
+            container::attach::forget(runtime, &container);
             watch::spawn(runtime, container);
         }
     }

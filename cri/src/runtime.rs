@@ -9,6 +9,7 @@ use cni::Network;
 use image::Images;
 use shim::Launcher;
 use snapshotter::Snapshotter;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::container::{self, Container};
 use crate::error::Error;
@@ -21,12 +22,16 @@ use crate::limits::CgroupDriver;
 use crate::sandbox::Sandbox;
 use crate::sandbox::config::Metadata;
 use crate::sandbox::paths::PodPaths;
+use crate::streaming::Tickets;
 
 /// The name of the built-in runtime as a RuntimeClass handler; the empty name means it too.
 pub const HANDLER: &str = "wherry";
 
 /// Commands of ExecSync that may run at a time, on the whole node.
 const MAX_EXECS: usize = 512;
+
+/// Commands with a client that may run at a time, on the whole node: however many, the kubelet's probes have places.
+const MAX_SESSIONS: usize = 512;
 
 /// The parts that a runtime is made of.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub struct Parts {
     pub launcher: Launcher,
     /// Who makes cgroups.
     pub cgroup_driver: CgroupDriver,
+    /// The streaming server's tickets.
+    pub streaming: Arc<Tickets>,
 }
 
 /// The runtime behind both services.
@@ -68,13 +75,16 @@ pub struct Runtime {
     pub(crate) creates: Joinable<(SandboxId, container::config::Metadata), ContainerId>,
     /// Places for commands whose output is kept here; each container has a limit of its own besides.
     pub(crate) execs: tokio::sync::Semaphore,
+    pub(crate) streaming: Arc<Tickets>,
+    sessions: Semaphore,
 }
 
 impl Runtime {
     /// A runtime that knows of nothing yet; `recover` tells it what is there.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { root, state, images, snapshots, network, launcher, cgroup_driver } = parts;
+        let Parts { root, state, images, snapshots, network, launcher, cgroup_driver, streaming } =
+            parts;
         Self {
             features: Features::probe(&root),
             root,
@@ -91,6 +101,8 @@ impl Runtime {
             runs: Joinable::default(),
             creates: Joinable::default(),
             execs: tokio::sync::Semaphore::new(MAX_EXECS),
+            streaming,
+            sessions: Semaphore::new(MAX_SESSIONS),
         }
     }
 
@@ -104,6 +116,17 @@ impl Runtime {
         let mut containers = self.containers.all();
         containers.retain(|container| &container.record.sandbox == sandbox);
         containers
+    }
+
+    /// A place for one more command with a client; a shim has a limit for its own container.
+    ///
+    /// # Errors
+    /// `Exhausted` when there are too many on this node.
+    pub(crate) fn session(&self, operation: &str) -> Result<SemaphorePermit<'_>, Error> {
+        self.sessions.try_acquire().map_err(|_| Error::Exhausted {
+            operation: operation.to_owned(),
+            reason: "too many commands run".into(),
+        })
     }
 
     pub(crate) fn pod_paths(&self, id: &SandboxId) -> PodPaths {

@@ -64,6 +64,8 @@ impl Signal {
     pub const TERM: Self = Self(15);
     /// What nothing survives.
     pub const KILL: Self = Self(9);
+    /// SIGHUP: the terminal is gone.
+    pub const HUP: Self = Self(1);
 
     /// The kernel's number.
     #[must_use]

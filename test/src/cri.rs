@@ -6,14 +6,14 @@ use std::time::Duration;
 use proto::cri::image_service_client::ImageServiceClient;
 use proto::cri::runtime_service_client::RuntimeServiceClient;
 use proto::cri::{
-    AuthConfig, Container, ContainerConfig, ContainerFilter, ContainerStatus,
-    ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, Image,
-    ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec, ImageStatusRequest, ListContainersRequest,
-    ListImagesRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter,
-    PodSandboxStatus, PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest,
-    RemoveImageRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
-    StatusRequest, StatusResponse, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
-    VersionResponse,
+    AttachRequest, AuthConfig, Container, ContainerConfig, ContainerFilter, ContainerStatus,
+    ContainerStatusRequest, CreateContainerRequest, ExecRequest, ExecSyncRequest, ExecSyncResponse,
+    Image, ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec, ImageStatusRequest,
+    ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig,
+    PodSandboxFilter, PodSandboxStatus, PodSandboxStatusRequest, PortForwardRequest,
+    PullImageRequest, RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StartContainerRequest, StatusRequest, StatusResponse,
+    StopContainerRequest, StopPodSandboxRequest, VersionRequest, VersionResponse,
 };
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -149,6 +149,37 @@ impl Cri {
         let cmd = cmd.iter().map(ToString::to_string).collect();
         let request = ExecSyncRequest { container_id: id.into(), cmd, timeout };
         Ok(self.runtime.clone().exec_sync(request).await?.into_inner())
+    }
+
+    /// Exec: where the streams are. `streams` has the letters i, o, e and t (a terminal).
+    pub async fn exec_url(&self, id: &str, cmd: &[&str], streams: &str) -> Answer<String> {
+        let request = ExecRequest {
+            container_id: id.into(),
+            cmd: cmd.iter().map(ToString::to_string).collect(),
+            tty: streams.contains('t'),
+            stdin: streams.contains('i'),
+            stdout: streams.contains('o'),
+            stderr: streams.contains('e'),
+        };
+        Ok(self.runtime.clone().exec(request).await?.into_inner().url)
+    }
+
+    /// Attach: where the streams are, as in [`Cri::exec_url`].
+    pub async fn attach_url(&self, id: &str, streams: &str) -> Answer<String> {
+        let request = AttachRequest {
+            container_id: id.into(),
+            tty: streams.contains('t'),
+            stdin: streams.contains('i'),
+            stdout: streams.contains('o'),
+            stderr: streams.contains('e'),
+        };
+        Ok(self.runtime.clone().attach(request).await?.into_inner().url)
+    }
+
+    /// PortForward: where the connections are.
+    pub async fn forward_url(&self, pod: &str) -> Answer<String> {
+        let request = PortForwardRequest { pod_sandbox_id: pod.into(), port: Vec::new() };
+        Ok(self.runtime.clone().port_forward(request).await?.into_inner().url)
     }
 
     /// PullImage: the image's id.

@@ -12,6 +12,7 @@
 //!  cri, spec       the kubelet's calls and the configurations it sends
 //!  image, registry images made here, and the registries that serve them (well and badly)
 //!  isolate         namespaces of our own around all of it
+//!  stream          a client of the streaming server that can misbehave
 //!  machine         what not every machine has, and hack/guest does: cgroup v2, systemd, AppArmor
 //! ```
 //!
@@ -38,5 +39,6 @@ pub mod runner;
 pub mod runtime;
 pub mod spec;
 pub mod stats;
+pub mod stream;
 pub mod tools;
 pub mod world;

@@ -20,6 +20,7 @@ mod daemon;
 mod events;
 mod exec;
 mod files;
+mod forwarding;
 mod hosted;
 mod hostile;
 mod images;
@@ -38,6 +39,7 @@ mod pulls;
 mod random_kills;
 mod recovery;
 mod seccomp;
+mod streaming;
 mod userns;
 
 fn main() -> ExitCode {
@@ -60,6 +62,8 @@ fn main() -> ExitCode {
         userns::tests(),
         cgroups::tests(),
         exec::tests(),
+        streaming::tests(),
+        forwarding::tests(),
         logs::tests(),
         images::tests(),
         pulls::tests(),

@@ -1,8 +1,11 @@
 //! Containers: one shim each, which owns everything of the container that lives in the kernel.
 
+pub mod attach;
 pub mod config;
 pub mod create;
+pub mod exec;
 pub mod exec_sync;
+pub mod lines;
 pub mod list;
 pub mod prepare;
 pub mod process;
@@ -24,6 +27,7 @@ use shim::{ResolvedUser, Shim};
 use tokio::sync::watch as channel;
 
 use crate::clock::Nanos;
+use crate::error::Error;
 use crate::id::{ContainerId, SandboxId};
 use crate::limits::Resources;
 use crate::signal::Signal;
@@ -143,6 +147,18 @@ impl Container {
     /// Says that other limits are in force now.
     pub fn set_limits(&self, limits: Resources) {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// Its shim, while it runs.
+    ///
+    /// # Errors
+    /// `Refused` when it does not.
+    pub fn running(&self, operation: &str) -> Result<&Shim, Error> {
+        let running = matches!(*self.state.borrow(), State::Running { .. });
+        self.shim.as_ref().filter(|_| running).ok_or_else(|| Error::Refused {
+            operation: operation.to_owned(),
+            reason: "the container does not run".into(),
+        })
     }
 
     /// The container as messages name it.

@@ -1,5 +1,6 @@
 //! Where the wire ends: the two services as tables of contents, one line an RPC.
 
+mod backend;
 mod images;
 mod runtimes;
 pub mod stream;

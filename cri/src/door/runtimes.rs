@@ -212,4 +212,22 @@ impl RuntimeService for Door {
         let output = container::exec_sync::exec_sync(&self.runtime, request.into_inner()).await;
         Ok(Response::new(output.map_err(refuse("ExecSync"))?))
     }
+
+    async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        let url = container::exec::exec(&self.runtime, request.into_inner());
+        Ok(Response::new(cri::ExecResponse { url: url.map_err(refuse("Exec"))? }))
+    }
+
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        let url = container::attach::attach(&self.runtime, request.get_ref());
+        Ok(Response::new(cri::AttachResponse { url: url.map_err(refuse("Attach"))? }))
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<cri::PortForwardRequest>,
+    ) -> Answer<cri::PortForwardResponse> {
+        let url = sandbox::port_forward::port_forward(&self.runtime, request.get_ref());
+        Ok(Response::new(cri::PortForwardResponse { url: url.map_err(refuse("PortForward"))? }))
+    }
 }

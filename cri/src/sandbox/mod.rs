@@ -4,6 +4,7 @@ pub mod config;
 pub mod files;
 pub mod list;
 pub mod paths;
+pub mod port_forward;
 pub mod remove;
 pub mod run;
 pub mod state;

@@ -94,6 +94,17 @@ pub fn values(config: &Config) -> Result<(), (&'static str, String)> {
     for dir in &config.cni.bin_dirs {
         absolute("cni.bin_dirs", dir)?;
     }
+    let tls = [
+        ("streaming.tls_certificate", &config.streaming.tls_certificate),
+        ("streaming.tls_key", &config.streaming.tls_key),
+    ];
+    let given = |path: &Path| !path.as_os_str().is_empty();
+    for (key, path) in tls.into_iter().filter(|(_, path)| given(path)) {
+        if !tls.iter().all(|(_, path)| given(path)) {
+            return Err((key, "a certificate and its key are needed, or neither".into()));
+        }
+        absolute(key, path)?;
+    }
     let bridge = &config.network.bridge;
     // dev_valid_name() of the kernel, which also wants no colon for the old alias interfaces.
     let named = !bridge.is_empty()

@@ -4,6 +4,7 @@ mod check;
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::{NonZeroU8, NonZeroU32};
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,7 @@ pub struct Config {
     pub cni: Cni,
     pub network: Network,
     pub grpc: Grpc,
+    pub streaming: Streaming,
 }
 
 /// How the daemon speaks of what it does.
@@ -153,6 +155,18 @@ pub struct Grpc {
     pub shutdown_timeout: u32,
 }
 
+/// The streaming server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Streaming {
+    pub address: IpAddr,
+    pub port: u16,
+    pub tls_certificate: PathBuf,
+    pub tls_key: PathBuf,
+    pub idle_timeout: NonZeroU32,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -167,6 +181,7 @@ impl Default for Config {
             cni: Cni::default(),
             network: Network::default(),
             grpc: Grpc::default(),
+            streaming: Streaming::default(),
         }
     }
 }
@@ -212,6 +227,18 @@ impl Default for Network {
 impl Default for Grpc {
     fn default() -> Self {
         Self { shutdown_timeout: 10 }
+    }
+}
+
+impl Default for Streaming {
+    fn default() -> Self {
+        Self {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 0,
+            tls_certificate: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            idle_timeout: const { NonZeroU32::new(4 * 60 * 60).expect("4 hours are not 0") },
+        }
     }
 }
 
@@ -308,6 +335,10 @@ mod tests {
             ("root = \"relative\"\n", 1),
             ("[log]\nlevel = \"loud\"\n", 2),
             ("[cni\n", 1),
+            ("[streaming]\naddress = \"localhost\"\n", 2),
+            ("[streaming]\nport = 65536\n", 2),
+            ("[streaming]\ntls_key = \"/key.pem\"\n", 2),
+            ("[streaming]\nidle_timeout = 0\n", 2),
         ] {
             match parse(text) {
                 Err(ConfigError::Value { line: found, .. }) => assert_eq!(found, line, "{text}"),

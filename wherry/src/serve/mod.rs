@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cri::streaming::{Server, Settings, Tickets, TlsFiles};
 use cri::{Door, Parts, Runtime};
 use snapshotter::Snapshotter;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Server;
 
 use crate::config::{self, Config};
 
@@ -103,12 +103,14 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
 
 async fn run(config: &Config) -> Result<(), ServeError> {
     let mut told = Told::listen()?;
-    let runtime = Arc::new(Runtime::new(open(config)?));
+    let streaming = Server::bind(&streaming(config)).await.map_err(part("the streaming server"))?;
+    let runtime = Arc::new(Runtime::new(open(config, streaming.tickets())?));
     cri::recover(&runtime).await.map_err(ServeError::Recover)?;
     let listener = socket::bind(&config.address)?;
+    let streams = tokio::spawn(streaming.run(Arc::clone(&runtime)));
     let door = Door::new(runtime);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = Server::builder()
+    let server = tonic::transport::Server::builder()
         .add_service(door.runtime_service())
         .add_service(door.image_service())
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
@@ -122,6 +124,8 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     tracing::info!(signal, "finishing what is in flight; containers go on running");
     door.close();
     drop(stop);
+    // Nobody new is let in; who streams goes on until the process ends.
+    streams.abort();
     finish(server, Duration::from_secs(config.grpc.shutdown_timeout.into())).await
 }
 
@@ -175,7 +179,7 @@ impl Told {
 }
 
 /// Opens the parts below the runtime.
-fn open(config: &Config) -> Result<Parts, ServeError> {
+fn open(config: &Config, streaming: Arc<Tickets>) -> Result<Parts, ServeError> {
     let snapshots = snapshotter::Overlay::open(&config.root.join("snapshots"));
     let snapshots: Arc<dyn Snapshotter> = Arc::new(snapshots.map_err(part("the snapshots"))?);
     let images = image::ImagesConfig {
@@ -199,7 +203,17 @@ fn open(config: &Config) -> Result<Parts, ServeError> {
         network,
         launcher,
         cgroup_driver: cgroup_driver(config.cgroup.driver),
+        streaming,
     })
+}
+
+fn streaming(config: &Config) -> Settings {
+    let config::Streaming { address, port, tls_certificate, tls_key, idle_timeout } =
+        config.streaming.clone();
+    let tls = (!tls_key.as_os_str().is_empty())
+        .then_some(TlsFiles { certificate: tls_certificate, key: tls_key });
+    let idle = Duration::from_secs(idle_timeout.get().into());
+    Settings { address, port, tls, idle }
 }
 
 fn cgroup_driver(wanted: config::CgroupDriver) -> cri::CgroupDriver {

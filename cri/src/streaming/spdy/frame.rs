@@ -18,6 +18,7 @@ const VERSION: u16 = 3;
 const FIN: u8 = 1;
 /// Settings in one frame; the protocol knows eight.
 const MAX_SETTINGS: u32 = 32;
+const INITIAL_WINDOW_SIZE: u32 = 7;
 
 /// A frame that breaks the protocol or a limit of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -97,8 +98,11 @@ pub enum Control<'a> {
         /// Why (draft 3.1, section 2.6.3).
         status: u32,
     },
-    /// Settings, which are of no consequence here.
-    Settings,
+    /// Settings, of which one is of consequence here.
+    Settings {
+        /// How much the peer takes on a new stream before it makes room for more; who says it counts.
+        window: Option<u32>,
+    },
     /// To be sent back as it is.
     Ping {
         /// Its number.
@@ -115,8 +119,13 @@ pub enum Control<'a> {
         /// The headers.
         block: &'a [u8],
     },
-    /// Room for more data. Nobody in Kubernetes counts it; TCP's own window does the work.
-    WindowUpdate,
+    /// Room for more data, from a peer that counts.
+    WindowUpdate {
+        /// On which stream; zero is the session.
+        stream: u32,
+        /// How much more.
+        delta: u32,
+    },
     /// A frame of a later draft, to be passed over.
     Unknown,
 }
@@ -150,7 +159,10 @@ impl<'a> Control<'a> {
                 let (stream, block) = stream(payload)?;
                 Ok(Self::Headers { stream, fin, block })
             }
-            9 => Ok(Self::WindowUpdate),
+            9 => {
+                let (stream, rest) = stream(payload)?;
+                Ok(Self::WindowUpdate { stream, delta: word(rest)?.0 & 0x7fff_ffff })
+            }
             _ => Ok(Self::Unknown),
         }
     }
@@ -195,6 +207,13 @@ pub fn ping(id: u32) -> Vec<u8> {
     control(6, 0, &id.to_be_bytes())
 }
 
+/// Makes room for more data on a stream; zero is the session.
+#[must_use]
+pub fn window_update(stream: u32, delta: u32) -> Vec<u8> {
+    let payload = [stream.to_be_bytes(), delta.to_be_bytes()].concat();
+    control(9, 0, &payload)
+}
+
 /// Ends the session.
 #[must_use]
 pub fn go_away(last_stream: u32, status: u32) -> Vec<u8> {
@@ -224,7 +243,14 @@ fn settings(payload: &[u8]) -> Result<Control<'_>, Malformed> {
     if rest.len() as u64 != u64::from(count) * 8 {
         return Err(Malformed("SETTINGS has another length than its number of entries"));
     }
-    Ok(Control::Settings)
+    let mut window = None;
+    for entry in rest.chunks_exact(8) {
+        let (id, value) = word(entry)?;
+        if id & 0x00ff_ffff == INITIAL_WINDOW_SIZE {
+            window = Some(word(value)?.0 & 0x7fff_ffff);
+        }
+    }
+    Ok(Control::Settings { window })
 }
 
 fn stream(payload: &[u8]) -> Result<(u32, &[u8]), Malformed> {
@@ -259,6 +285,8 @@ mod tests {
         assert_eq!(read(&rst_stream(9, 5)).1, Control::RstStream { stream: 9, status: 5 });
         assert_eq!(read(&ping(u32::MAX)).1, Control::Ping { id: u32::MAX });
         assert_eq!(read(&go_away(3, 0)).1, Control::GoAway);
+        let update = window_update(5, 70_000);
+        assert_eq!(read(&update).1, Control::WindowUpdate { stream: 5, delta: 70_000 });
         let head = Head::parse(data(5, true, 70_000)).unwrap();
         assert_eq!(head, Head::Data { stream: 5, fin: true, length: 70_000 });
     }
@@ -280,7 +308,9 @@ mod tests {
     fn settings_cannot_promise_more_than_they_have() {
         assert!(Control::parse(4, 0, &[0xff, 0xff, 0xff, 0xff]).is_err());
         assert!(Control::parse(4, 0, &[0, 0, 0, 1, 0, 0, 0, 0]).is_err());
-        assert_eq!(Control::parse(4, 0, &[0, 0, 0, 0]), Ok(Control::Settings));
+        assert_eq!(Control::parse(4, 0, &[0, 0, 0, 0]), Ok(Control::Settings { window: None }));
+        let one = [0, 0, 0, 1, 0, 0, 0, 7, 0, 1, 0, 0];
+        assert_eq!(Control::parse(4, 0, &one), Ok(Control::Settings { window: Some(65536) }));
     }
 
     #[test]
