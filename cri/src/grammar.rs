@@ -47,6 +47,20 @@ pub fn absolute(path: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
+/// A path inside something, without `.`, `..` or control characters; an empty text is none.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn inside(path: &str) -> Result<Option<PathBuf>, String> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    if path.starts_with('/') || !is_clean(path) {
+        return Err(format!("path {path:?} is not a clean relative path"));
+    }
+    Ok(Some(Path::new(path).components().collect()))
+}
+
 /// The folder for a pod's logs; an empty text is none.
 ///
 /// # Errors

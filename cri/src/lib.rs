@@ -21,6 +21,8 @@
 //! No user namespaces, AppArmor profiles, image mounts, CDI devices: a request for one is refused.
 #![forbid(unsafe_code)]
 
+mod apparmor;
+mod cdi;
 mod clock;
 pub mod container;
 pub mod door;
@@ -39,6 +41,7 @@ mod record;
 pub mod recover;
 mod runtime;
 pub mod sandbox;
+mod selinux;
 mod signal;
 pub mod spec;
 pub mod streaming;

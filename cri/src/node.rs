@@ -60,7 +60,7 @@ pub async fn status(
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: runtime.features.user_namespaces,
-            mount_options: false,
+            mount_options: true,
         }),
     })
 }

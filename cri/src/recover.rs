@@ -262,7 +262,7 @@ fn sweep_pods(runtime: &Arc<Runtime>) -> Result<(), Error> {
 
 async fn sweep_rootfs(runtime: &Arc<Runtime>) {
     for key in runtime.snapshots.rootfs_keys() {
-        if runtime.containers.find(key.as_str()).is_ok() {
+        if runtime.containers.find(key.container()).is_ok() {
             continue;
         }
         let (snapshots, name) = (Arc::clone(&runtime.snapshots), key.as_str().to_owned());

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use shim::Launcher;
 use snapshotter::Snapshotter;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::cdi;
 use crate::container::{self, Container};
 use crate::error::Error;
 use crate::events::Events;
@@ -52,6 +54,8 @@ pub struct Parts {
     pub cgroup_driver: CgroupDriver,
     /// The streaming server's tickets.
     pub streaming: Arc<Tickets>,
+    /// Folders of CDI files, the last one first in rank.
+    pub cdi_dirs: Vec<PathBuf>,
 }
 
 /// The runtime behind both services.
@@ -64,6 +68,7 @@ pub struct Runtime {
     pub(crate) network: Arc<Network>,
     pub(crate) launcher: Launcher,
     pub(crate) cgroup_driver: CgroupDriver,
+    pub(crate) cdi: cdi::Registry,
     /// Whether containers are kept from devices by their cgroup: by v1's controller, or by a program of the shim's.
     pub(crate) devices_fenced: bool,
     /// What the kernel can do for pods.
@@ -83,17 +88,16 @@ impl Runtime {
     /// A runtime that knows of nothing yet; `recover` tells it what is there.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { root, state, images, snapshots, network, launcher, cgroup_driver, streaming } =
-            parts;
         Self {
-            features: Features::probe(&root),
-            root,
-            state,
-            images,
-            snapshots,
-            network,
-            launcher,
-            cgroup_driver,
+            features: Features::probe(&parts.root),
+            root: parts.root,
+            state: parts.state,
+            images: parts.images,
+            snapshots: parts.snapshots,
+            network: parts.network,
+            launcher: parts.launcher,
+            cgroup_driver: parts.cgroup_driver,
+            cdi: cdi::Registry::new(parts.cdi_dirs),
             devices_fenced: has_device_cgroup() || sys::bpf::can_filter_devices(),
             sandboxes: Index::new("pod sandbox"),
             containers: Index::new("container"),
@@ -101,7 +105,7 @@ impl Runtime {
             runs: Joinable::default(),
             creates: Joinable::default(),
             execs: tokio::sync::Semaphore::new(MAX_EXECS),
-            streaming,
+            streaming: parts.streaming,
             sessions: Semaphore::new(MAX_SESSIONS),
         }
     }
@@ -149,14 +153,18 @@ pub(crate) fn fingerprint<T: Hash>(request: &T) -> u64 {
     hasher.finish()
 }
 
-/// Takes something off the disk that may be gone already.
+/// Takes something off the disk that may be gone already. A tenant may have filled it: no link is followed, no mount
+/// is entered, and no depth is too much.
 pub(crate) fn remove_folder(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::Io { operation: format!("remove {}", path.display()), source })
-        }
-        _ => Ok(()),
-    }
+    let failed = |source| Error::Io { operation: format!("remove {}", path.display()), source };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(failed(std::io::ErrorKind::InvalidInput.into()));
+    };
+    let parent = match std::fs::File::open(parent) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    sys::confined::remove_tree(parent.as_fd(), name).map_err(|error| failed(error.source))
 }
 
 /// Whether the device controller of cgroup v1 is mounted (proc_pid_mountinfo(5): super options stand last).

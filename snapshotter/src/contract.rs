@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ChainId, Rootfs, RootfsKey};
+use crate::{ChainId, Rootfs, RootfsKey, View};
 
 /// Keeps layers and the root filesystems on top of them.
 ///
@@ -63,6 +63,14 @@ pub trait Snapshotter: Send + Sync + Debug {
     /// # Errors
     /// [`SnapshotError::NotFound`] if the layer is not committed; [`SnapshotError::InUse`] if the key has another chain.
     fn prepare(&self, key: &RootfsKey, top: Option<&ChainId>) -> Result<Rootfs, SnapshotError>;
+
+    /// Keeps the layers of an image for who only looks at them, over `top` or over nothing, until the key is released.
+    ///
+    /// Idempotent for one key and chain. Nothing is made that could be written to.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    fn view(&self, key: &RootfsKey, top: Option<&ChainId>) -> Result<View, SnapshotError>;
 
     /// The rootfs of a key, if it is prepared and its layers are there.
     fn rootfs(&self, key: &RootfsKey) -> Option<Rootfs>;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::contract::delete_tree;
 use crate::{
-    ChainId, Detached, Draft, LayerInfo, Rootfs, RootfsKey, SnapshotError, Snapshotter, Usage,
+    ChainId, Detached, Draft, LayerInfo, Rootfs, RootfsKey, SnapshotError, Snapshotter, Usage, View,
 };
 
 /// Layers in a directory, known only as long as this value lives.
@@ -131,6 +131,25 @@ impl Snapshotter for Fake {
         Self::make(&rootfs.work)?;
         state.rootfs.insert(key.clone(), top.cloned());
         Ok(rootfs)
+    }
+
+    fn view(&self, key: &RootfsKey, top: Option<&ChainId>) -> Result<View, SnapshotError> {
+        let mut state = self.state();
+        let mut lower = state.stack(top)?;
+        let empty = self.root.join("empty");
+        Self::make(&empty)?;
+        if lower.is_empty() {
+            lower.push(empty.clone());
+        }
+        if state.rootfs.get(key).is_some_and(|other| other.as_ref() != top) {
+            return Err(SnapshotError::InUse {
+                operation: "view",
+                object: key.to_string(),
+                user: "another chain of layers".to_owned(),
+            });
+        }
+        state.rootfs.insert(key.clone(), top.cloned());
+        Ok(View::new(lower, empty))
     }
 
     fn rootfs(&self, key: &RootfsKey) -> Option<Rootfs> {

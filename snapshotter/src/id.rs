@@ -34,23 +34,38 @@ impl ChainId {
     }
 }
 
-/// The name of a container's rootfs: the container's id, 1 to 64 of `[a-z0-9]`.
+/// The name of a container's rootfs: the container's id, 1 to 64 of `[a-z0-9]`; a view of another image that it has
+/// mounted is named by a number, too: `<id>-<number>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RootfsKey(String);
 
 impl RootfsKey {
-    /// Parses a container id.
+    /// Parses a container id, with or without a number.
     ///
     /// # Errors
     /// [`SnapshotError::Invalid`] if it is empty, too long, or has another character.
     pub fn parse(text: &str) -> Result<Self, SnapshotError> {
-        let valid = (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let (id, number) = text.split_once('-').unwrap_or((text, "0"));
+        let valid = (1..=64).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+            && (1..=5).contains(&number.len())
+            && number.bytes().all(|b| b.is_ascii_digit());
         if valid {
             Ok(Self(text.to_owned()))
         } else {
             Err(SnapshotError::invalid("rootfs key", text))
         }
+    }
+
+    /// The name of one of the container's views.
+    #[must_use]
+    pub fn view(&self, number: u16) -> Self {
+        Self(format!("{}-{number}", self.container()))
+    }
+
+    /// The container's id.
+    pub fn container(&self) -> &str {
+        self.0.split('-').next().unwrap_or(&self.0)
     }
 
     /// The whole name.
@@ -103,7 +118,10 @@ mod tests {
             assert!(ChainId::parse(bad).is_err(), "{bad}");
         }
         assert!(RootfsKey::parse("c0ffee").is_ok());
-        for bad in ["", "..", "a/b", "A", &"a".repeat(65)] {
+        let view = RootfsKey::parse("c0ffee").unwrap().view(12);
+        assert_eq!((view.as_str(), view.container()), ("c0ffee-12", "c0ffee"));
+        assert_eq!(RootfsKey::parse("c0ffee-12").unwrap(), view);
+        for bad in ["", "..", "a/b", "A", "a-", "-1", "a-b", "a-1-2", "a-123456", &"a".repeat(65)] {
             assert!(RootfsKey::parse(bad).is_err(), "{bad}");
         }
     }

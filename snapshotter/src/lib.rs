@@ -33,4 +33,4 @@ pub use contract::{Detached, Draft, LayerInfo, SnapshotError, Snapshotter, Usage
 pub use id::{ChainId, RootfsKey};
 pub use lower::{Found, Lower};
 pub use overlay::Overlay;
-pub use rootfs::{Mount, Rootfs};
+pub use rootfs::{Mount, Rootfs, View};

@@ -6,7 +6,7 @@
 //!   8.tmp/fs        a draft, or a tree being deleted; swept at open
 //!   9.bad/          damaged, set aside at open with a warning
 //!   empty/          the lower directory of a rootfs without layers
-//!   rootfs/<key>/   upper, work, and `top`: a symbolic link whose target is the chain id
+//!   rootfs/<key>/   upper, work, and `top`: a symbolic link whose target is the chain id; a view has `top` alone
 //! ```
 //!
 //! A layer counts when its number has lost `.tmp`: by then its data is flushed (syncfs(2)) and its record is on the
@@ -29,7 +29,7 @@ use record::LayerRecord;
 
 use crate::contract::delete_tree;
 use crate::{
-    ChainId, Detached, Draft, LayerInfo, Rootfs, RootfsKey, SnapshotError, Snapshotter, Usage,
+    ChainId, Detached, Draft, LayerInfo, Rootfs, RootfsKey, SnapshotError, Snapshotter, Usage, View,
 };
 
 /// The target of `top` when a rootfs has no layers.
@@ -174,17 +174,39 @@ impl Overlay {
         Rootfs { lower, upper: dir.join("upper"), work: dir.join("work") }
     }
 
-    fn make_rootfs(&self, key: &RootfsKey, base: &Base, lower: &Path) -> Result<(), SnapshotError> {
+    /// Puts the key on the chain: from here on its layers cannot be removed. The directories of these.
+    fn hold(&self, key: &RootfsKey, base: &Base) -> Result<Vec<PathBuf>, SnapshotError> {
+        let mut index = self.index();
+        let lower = self.lower(&index, base)?;
+        match index.rootfs.get(key) {
+            Some(other) if other != base => {
+                return Err(SnapshotError::InUse {
+                    operation: "prepare rootfs",
+                    object: key.to_string(),
+                    user: "another chain of layers".to_owned(),
+                });
+            }
+            _ => index.rootfs.insert(key.clone(), base.clone()),
+        };
+        Ok(lower)
+    }
+
+    /// Writes down what the key stands on; returns its directory.
+    fn record_top(&self, key: &RootfsKey, base: &Base) -> Result<PathBuf, SnapshotError> {
         let dir = self.rootfs_dir(key);
         make_dir(&dir, 0o700)?;
         let top = dir.join("top");
         let target = if let Base::Layer(chain) = base { chain.as_str() } else { NO_LAYERS };
         match symlink(target, &top) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(SnapshotError::io("record rootfs", &top, e));
+                Err(SnapshotError::io("record rootfs", &top, e))
             }
-            _ => {}
+            _ => Ok(dir),
         }
+    }
+
+    fn make_rootfs(&self, key: &RootfsKey, base: &Base, lower: &Path) -> Result<(), SnapshotError> {
+        let dir = self.record_top(key, base)?;
         make_dir(&dir.join("work"), 0o700)?;
         let upper = dir.join("upper");
         make_dir(&upper, 0o755)?;
@@ -271,24 +293,16 @@ impl Snapshotter for Overlay {
 
     fn prepare(&self, key: &RootfsKey, top: Option<&ChainId>) -> Result<Rootfs, SnapshotError> {
         let base = top.map_or(Base::Nothing, |chain| Base::Layer(chain.clone()));
-        let lower = {
-            let mut index = self.index();
-            let lower = self.lower(&index, &base)?;
-            match index.rootfs.get(key) {
-                Some(other) if *other != base => {
-                    return Err(SnapshotError::InUse {
-                        operation: "prepare rootfs",
-                        object: key.to_string(),
-                        user: "another chain of layers".to_owned(),
-                    });
-                }
-                // From here on the layers cannot be removed.
-                _ => index.rootfs.insert(key.clone(), base.clone()),
-            };
-            lower
-        };
+        let lower = self.hold(key, &base)?;
         self.make_rootfs(key, &base, &lower[0])?;
         Ok(self.assemble(key, lower))
+    }
+
+    fn view(&self, key: &RootfsKey, top: Option<&ChainId>) -> Result<View, SnapshotError> {
+        let base = top.map_or(Base::Nothing, |chain| Base::Layer(chain.clone()));
+        let lower = self.hold(key, &base)?;
+        self.record_top(key, &base)?;
+        Ok(View::new(lower, self.root.join("empty")))
     }
 
     fn rootfs(&self, key: &RootfsKey) -> Option<Rootfs> {

@@ -24,6 +24,41 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
+/// The read-only directories of an image that is looked at and never written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Top first; never empty.
+    pub lower: Vec<PathBuf>,
+}
+
+impl View {
+    /// Of the layers `lower`, top first, with `empty`, a directory in which there is nothing: an overlay that cannot be
+    /// written to takes two directories, and one layer by itself would show the marks of what it removes.
+    pub fn new(mut lower: Vec<PathBuf>, empty: PathBuf) -> Self {
+        if lower.len() == 1 && lower[0] != empty {
+            lower.push(empty);
+        }
+        Self { lower }
+    }
+
+    /// The mount of these directories.
+    pub fn mount(&self) -> Mount {
+        let lower: Vec<_> = self.lower.iter().map(|p| p.to_string_lossy()).collect();
+        match lower.as_slice() {
+            [only] => Mount {
+                kind: "bind".to_owned(),
+                source: only.clone().into_owned(),
+                options: vec!["bind".to_owned(), "ro".to_owned()],
+            },
+            lower => Mount {
+                kind: "overlay".to_owned(),
+                source: "overlay".to_owned(),
+                options: vec![format!("lowerdir={}", lower.join(":")), "ro".to_owned()],
+            },
+        }
+    }
+}
+
 impl Rootfs {
     /// The overlay mount of these directories.
     ///

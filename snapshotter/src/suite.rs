@@ -32,6 +32,8 @@ pub const BEHAVIOURS: &[(&str, Behaviour)] = &[
         "a release deletes only what the container wrote",
         a_release_deletes_only_what_the_container_wrote,
     ),
+    ("a layer below a view is not removed", a_layer_below_a_view_is_not_removed),
+    ("a view can be mounted whatever its layers", a_view_can_be_mounted_whatever_its_layers),
     ("usage follows the layers", usage_follows_the_layers),
 ];
 
@@ -188,6 +190,37 @@ fn a_release_deletes_only_what_the_container_wrote(s: &dyn Snapshotter) {
     s.release(&key("c1")).expect("release again");
     assert!(!rootfs.upper.exists() && Path::new(&rootfs.lower[0]).join("from-1").exists());
     assert!(s.rootfs(&key("c1")).is_none());
+}
+
+fn a_layer_below_a_view_is_not_removed(s: &dyn Snapshotter) {
+    commit(s, 1, None);
+    let key = key("a").view(3);
+    let first = s.view(&key, Some(&chain(1))).expect("view");
+    assert_eq!(s.view(&key, Some(&chain(1))).expect("again"), first);
+    assert!(matches!(s.view(&key, None), Err(SnapshotError::InUse { .. })));
+    assert!(matches!(s.remove_layer(&chain(1)), Err(SnapshotError::InUse { .. })));
+    assert_eq!(s.rootfs_keys(), [key.clone()]);
+    s.release(&key).expect("release");
+    s.release(&key).expect("release again");
+    assert!(first.lower[0].join("from-1").exists(), "a release leaves the layer alone");
+    s.remove_layer(&chain(1)).expect("remove").delete().expect("delete");
+}
+
+fn a_view_can_be_mounted_whatever_its_layers(s: &dyn Snapshotter) {
+    let nothing = s.view(&key("a").view(0), None).expect("view of nothing");
+    assert_eq!((nothing.lower.len(), nothing.mount().kind.as_str()), (1, "bind"));
+    assert_eq!(fs::read_dir(&nothing.lower[0]).expect("a directory").count(), 0);
+    commit(s, 1, None);
+    commit(s, 2, Some(1));
+    for (number, layers) in [(1, 2), (2, 2)] {
+        let view =
+            s.view(&key("b").view(number), Some(&chain(u8::try_from(number).expect("small"))));
+        let view = view.expect("view");
+        assert_eq!((view.lower.len(), view.mount().kind.as_str()), (layers, "overlay"));
+        assert!(view.mount().options.iter().all(|option| !option.starts_with("upperdir")));
+    }
+    let missing = s.view(&key("c").view(0), Some(&chain(9)));
+    assert!(matches!(missing, Err(SnapshotError::NotFound { .. })));
 }
 
 fn usage_follows_the_layers(s: &dyn Snapshotter) {

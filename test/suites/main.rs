@@ -12,7 +12,9 @@ use e2e::isolate::{Entered, enter};
 use e2e::runner;
 use tonic::{Code, Status};
 
+mod apparmor;
 mod bad_input;
+mod cdi;
 mod cgroups;
 mod containers;
 mod crictl;
@@ -23,6 +25,7 @@ mod files;
 mod forwarding;
 mod hosted;
 mod hostile;
+mod image_volumes;
 mod images;
 #[cfg(feature = "interop")]
 mod interop;
@@ -39,6 +42,7 @@ mod pulls;
 mod random_kills;
 mod recovery;
 mod seccomp;
+mod security;
 mod streaming;
 mod userns;
 
@@ -60,6 +64,10 @@ fn main() -> ExitCode {
         isolation::tests(),
         seccomp::tests(),
         userns::tests(),
+        image_volumes::tests(),
+        security::tests(),
+        cdi::tests(),
+        apparmor::tests(),
         cgroups::tests(),
         exec::tests(),
         streaming::tests(),

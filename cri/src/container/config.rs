@@ -7,6 +7,7 @@ use proto::cri;
 use serde::{Deserialize, Serialize};
 
 use super::security::Security;
+use crate::cdi::{self, DeviceName};
 use crate::error::Error;
 use crate::grammar;
 use crate::ids::IdMaps;
@@ -49,13 +50,27 @@ pub enum Propagation {
     Bidirectional,
 }
 
-/// A file or folder of the host in the container.
+/// What a mount shows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A file or folder of the host.
+    Host(PathBuf),
+    /// An image, or a file or folder inside it.
+    Image {
+        /// The image as named.
+        name: ImageName,
+        /// A relative path without `..`; links on it are the image's.
+        part: Option<PathBuf>,
+    },
+}
+
+/// A file or folder of the host, or an image, in the container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mount {
     /// Where in the container.
     pub container_path: PathBuf,
-    /// What of the host.
-    pub host_path: PathBuf,
+    /// What it shows.
+    pub source: MountSource,
     /// Whether the mount itself is read-only.
     pub readonly: bool,
     /// Whether everything below is too.
@@ -67,6 +82,9 @@ pub struct Mount {
     /// Which ids its files are shown with.
     #[serde(default)]
     pub ids: Option<IdMaps>,
+    /// Words of mount(8) for attributes of the mount, later ones last.
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 /// A device node of the host.
@@ -99,6 +117,9 @@ pub struct ContainerConfig {
     pub mounts: Vec<Mount>,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// Devices by the names that vendors' files have for them.
+    #[serde(default)]
+    pub cdi: Vec<DeviceName>,
     /// Returned byte by byte as they came.
     pub labels: BTreeMap<String, String>,
     /// Returned byte by byte as they came.
@@ -128,7 +149,6 @@ impl ContainerConfig {
         let metadata = parse_metadata(config.metadata.as_ref())?;
         let about = format!("create container {}", metadata.name);
         let invalid = |reason: String| Error::Invalid { operation: about.clone(), reason };
-        refuse_unsupported(&config, &about)?;
         limits::check_map("labels", &config.labels).map_err(invalid)?;
         limits::check_map("annotations", &config.annotations).map_err(invalid)?;
         if config.mounts.len() > MAX_MOUNTS {
@@ -138,6 +158,8 @@ impl ContainerConfig {
             )));
         }
         let stop_signal = Signal::from_wire(config.stop_signal());
+        let annotations: BTreeMap<_, _> = config.annotations.into_iter().collect();
+        let cdi = cdi::names(&config.cdi_devices, &annotations).map_err(invalid)?;
         let linux = config.linux.unwrap_or_default();
         let texts = config.command.iter().chain(&config.args).chain([&config.working_dir]);
         for text in texts {
@@ -164,7 +186,8 @@ impl ContainerConfig {
                 .collect::<Result<_, _>>()
                 .map_err(invalid)?,
             labels: config.labels.into_iter().collect(),
-            annotations: config.annotations.into_iter().collect(),
+            annotations,
+            cdi,
             log_path: grammar::log_path(&config.log_path).map_err(invalid)?,
             stdin: config.stdin,
             stdin_once: config.stdin_once,
@@ -189,32 +212,18 @@ fn parse_metadata(metadata: Option<&cri::ContainerMetadata>) -> Result<Metadata,
     Ok(Metadata { name: name.to_owned(), attempt })
 }
 
-/// What would be a hole or a surprise if it were ignored.
-fn refuse_unsupported(config: &cri::ContainerConfig, about: &str) -> Result<(), Error> {
-    let unsupported =
-        |what: &str| Error::Unsupported { operation: about.to_owned(), what: what.into() };
-    if !config.cdi_devices.is_empty() {
-        return Err(unsupported("a CDI device"));
-    }
-    for mount in &config.mounts {
-        if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-            return Err(unsupported("a mount of an image"));
-        }
-        if !mount.mount_options.is_empty() {
-            return Err(unsupported("a mount with options of its own"));
-        }
-    }
-    Ok(())
-}
-
 fn parse_image(image: Option<cri::ImageSpec>) -> Result<ImageName, String> {
     let image = image.filter(|image| !image.image.is_empty()).ok_or("it names no image")?;
-    Ok(ImageName {
+    Ok(image_name(image))
+}
+
+fn image_name(image: cri::ImageSpec) -> ImageName {
+    ImageName {
         image: image.image,
         user_specified: image.user_specified_image,
         runtime_handler: image.runtime_handler,
         annotations: image.annotations.into_iter().collect(),
-    })
+    }
 }
 
 fn parse_envs(envs: Vec<cri::KeyValue>) -> Result<Vec<(String, String)>, String> {
@@ -247,11 +256,32 @@ fn parse_mount(mount: cri::Mount) -> Result<Mount, String> {
             "mount {target}: recursive read-only wants readonly and private propagation"
         ));
     }
+    let source = match mount.image.filter(|image| !image.image.is_empty()) {
+        Some(image) => {
+            let host = !mount.host_path.is_empty();
+            if host || !mount.readonly || propagation != Propagation::Private {
+                return Err(format!(
+                    "mount {target}: an image is read-only, private, and no path of the host"
+                ));
+            }
+            let part = grammar::inside(&mount.image_sub_path)
+                .map_err(|reason| format!("mount {target}: sub path: {reason}"))?;
+            MountSource::Image { name: image_name(image), part }
+        }
+        None if !mount.image_sub_path.is_empty() => {
+            return Err(format!("mount {target}: a sub path of an image wants an image"));
+        }
+        None => MountSource::Host(
+            grammar::absolute(&mount.host_path)
+                .map_err(|reason| format!("mount source: {reason}"))?,
+        ),
+    };
     Ok(Mount {
         container_path: grammar::absolute(&target)
             .map_err(|reason| format!("mount target: {reason}"))?,
-        host_path: grammar::absolute(&mount.host_path)
-            .map_err(|reason| format!("mount source: {reason}"))?,
+        source,
+        options: parse_options(mount.mount_options)
+            .map_err(|reason| format!("mount {target}: {reason}"))?,
         readonly: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
         propagation,
@@ -259,6 +289,32 @@ fn parse_mount(mount: cri::Mount) -> Result<Mount, String> {
         ids: IdMaps::parse(&mount.uid_mappings, &mount.gid_mappings)
             .map_err(|reason| format!("mount {target}: {reason}"))?,
     })
+}
+
+/// The attributes that every mount has, on and off (mount(8), filesystem-independent options). What is about the file
+/// system itself, about propagation or about writing has other fields or is the host's business.
+const MOUNT_OPTIONS: [&str; 13] = [
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noexec",
+    "exec",
+    "noatime",
+    "atime",
+    "relatime",
+    "strictatime",
+    "nodiratime",
+    "diratime",
+    "nosymfollow",
+];
+
+fn parse_options(options: Vec<String>) -> Result<Vec<String>, String> {
+    match options.iter().find(|option| !MOUNT_OPTIONS.contains(&option.as_str())) {
+        Some(other) => Err(format!("option {other:?} is not one that a mount can be given")),
+        None if options.len() > MOUNT_OPTIONS.len() => Err("an option is there twice".into()),
+        None => Ok(options),
+    }
 }
 
 fn parse_device(device: cri::Device) -> Result<Device, String> {
@@ -309,10 +365,45 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_said_and_not_ignored() {
-        let image = cri::ImageSpec { image: "busybox".into(), ..Default::default() };
-        let answer = mount(|mount| mount.image = Some(image));
-        assert!(matches!(answer, Err(Error::Unsupported { .. })));
+    fn a_mount_of_an_image_is_read_only_and_its_sub_path_stays_inside() {
+        let of_image = |change: fn(&mut cri::Mount)| {
+            mount(|mount| {
+                let image = cri::ImageSpec { image: "busybox".into(), ..Default::default() };
+                mount.image = Some(image);
+                mount.host_path.clear();
+                mount.readonly = true;
+                change(mount);
+            })
+        };
+        let parsed = of_image(|mount| mount.image_sub_path = "etc/ssl/".into()).unwrap();
+        let MountSource::Image { part, .. } = &parsed.mounts[0].source else {
+            panic!("{parsed:?}")
+        };
+        assert_eq!(part.as_deref(), Some(std::path::Path::new("etc/ssl")));
+        assert!(of_image(|_| ()).is_ok());
+        let wrong: [fn(&mut cri::Mount); 8] = [
+            |mount| mount.readonly = false,
+            |mount| mount.host_path = "/srv".into(),
+            |mount| mount.propagation = cri::MountPropagation::PropagationBidirectional.into(),
+            |mount| mount.image_sub_path = "../etc".into(),
+            |mount| mount.image_sub_path = "a/../../etc".into(),
+            |mount| mount.image_sub_path = "/etc".into(),
+            |mount| mount.image_sub_path = "a\0b".into(),
+            |mount| mount.image = None,
+        ];
+        for (at, change) in wrong.into_iter().enumerate() {
+            assert!(of_image(change).is_err(), "{at}");
+        }
+        assert!(mount(|mount| mount.image_sub_path = "etc".into()).is_err());
+    }
+
+    #[test]
+    fn a_mount_can_be_given_attributes_and_nothing_else() {
+        let with = |option: &str| mount(|mount| mount.mount_options.push(option.into()));
+        assert_eq!(with("noexec").unwrap().mounts[0].options, ["noexec"]);
+        for option in ["rw", "bind", "rshared", "size=1", "idmap", "remount", ""] {
+            assert!(with(option).is_err(), "{option}");
+        }
     }
 
     #[test]

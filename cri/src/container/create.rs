@@ -17,9 +17,11 @@ use shim::{Bundle, CreateOptions, Created, Shim, UserRequest};
 use snapshotter::{Rootfs, RootfsKey};
 
 use super::config::ContainerConfig;
-use super::security::PidView;
+use super::security::{AppArmorProfile, PidView};
 use super::state::State;
-use super::{Container, Record, folder, prepare, watch};
+use super::{Container, Record, folder, prepare, volume, watch};
+use crate::apparmor;
+use crate::cdi;
 use crate::clock::Nanos;
 use crate::error::Error;
 use crate::id::ContainerId;
@@ -27,6 +29,7 @@ use crate::record;
 use crate::runtime::{Runtime, fingerprint};
 use crate::sandbox::Sandbox;
 use crate::sandbox::config::PidScope;
+use crate::selinux;
 use crate::signal::Signal;
 use crate::spec::{self, PidNamespace};
 use crate::undo::Undo;
@@ -81,7 +84,7 @@ async fn chain(
     let draft = Draft::new(runtime, sandbox, config)?;
     let furnished = draft.furnish(undo).await?;
     let launched = furnished.launch(undo).await?;
-    launched.commit(undo).await
+    launched.commit().await
 }
 
 /// A container with a name, a pod and an image.
@@ -91,6 +94,8 @@ struct Draft {
     id: ContainerId,
     config: ContainerConfig,
     image: Arc<Image>,
+    /// The images that it mounts.
+    volumes: volume::Images,
     stop_signal: Signal,
     pid_namespace: PidNamespace,
     log: Option<PathBuf>,
@@ -121,42 +126,84 @@ impl Draft {
             .images
             .find(name)
             .ok_or_else(|| Error::NotFound { object: format!("image {name:?}") })?;
+        let volumes = volume::images(&runtime, &config)?;
         let stop_signal = prepare::stop_signal(&config, &image)?;
         let pid_namespace = pid_namespace(&runtime, &sandbox, &config)?;
         let log = prepare::log_file(pod, &config);
         let id =
             ContainerId::draw().map_err(|source| Error::Io { operation: operation(), source })?;
-        Ok(Self { runtime, sandbox, id, config, image, stop_signal, pid_namespace, log })
+        Ok(Self { runtime, sandbox, id, config, image, volumes, stop_signal, pid_namespace, log })
     }
 
     fn operation(&self, verb: &str) -> String {
         format!("{verb} container {} ({})", self.config.metadata.name, &self.id.as_str()[..12])
     }
 
+    /// The AppArmor profile that is to be applied, and is loaded.
+    async fn apparmor(&self) -> Result<Option<String>, Error> {
+        let refused = |name: &str, reason: &str| Error::Refused {
+            operation: self.operation("create"),
+            reason: format!("AppArmor profile {name}: {reason}"),
+        };
+        let wanted = self.config.security.apparmor.clone();
+        match wanted {
+            AppArmorProfile::Unconfined => Ok(None),
+            AppArmorProfile::RuntimeDefault if apparmor::is_enabled() => {
+                let ready = apparmor::ensure_default().await?;
+                Ok(ready.then(|| apparmor::DEFAULT_PROFILE.to_owned()))
+            }
+            AppArmorProfile::RuntimeDefault => Ok(None),
+            AppArmorProfile::Localhost(name) if !apparmor::is_enabled() => {
+                Err(refused(&name, "AppArmor is not enabled on this node"))
+            }
+            AppArmorProfile::Localhost(name) => {
+                if apparmor::is_loaded(&name)? {
+                    return Ok(Some(name));
+                }
+                Err(refused(&name, "it is not loaded on this node"))
+            }
+        }
+    }
+
     /// Makes the root file system and the bundle.
     async fn furnish(self, undo: &mut Undo) -> Result<Furnished, Error> {
+        let apparmor = self.apparmor().await?;
         let key = rootfs_key(&self.id)?;
         undo.push("release the container's root file system", {
             let (snapshots, key) = (Arc::clone(&self.runtime.snapshots), key.clone());
             async move {
-                let released = tokio::task::spawn_blocking(move || snapshots.release(&key)).await;
-                released.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+                let release = move || volume::release(snapshots.as_ref(), &key);
+                let released = record::blocking("release a root file system", release).await;
+                released.map_err(|error| error.sentence())
             }
         });
+        undo.push_folder("remove the container's record", self.folder());
         undo.push_folder("remove the container's bundle", self.runtime.bundle_dir(&self.id));
         let operation = self.operation("furnish");
-        record::blocking(&operation, move || self.furnish_now(&key)).await
+        record::blocking(&operation, move || self.furnish_now(&key, apparmor.as_deref())).await
+    }
+
+    /// Its durable folder.
+    fn folder(&self) -> PathBuf {
+        folder(self.runtime.root(), &self.id)
     }
 
     /// What of furnishing blocks on file systems.
-    fn furnish_now(self, key: &RootfsKey) -> Result<Furnished, Error> {
+    fn furnish_now(self, key: &RootfsKey, apparmor: Option<&str>) -> Result<Furnished, Error> {
         let mut config = self.config.clone();
         prepare::mount_sources(&mut config)?;
         let devices = prepare::devices(&config)?;
+        let views = volume::views(self.runtime.snapshots.as_ref(), key, &self.volumes)?;
+        let folders = volume::folders(&self.folder(), &config, &self.image)?;
         prepare::log_folder(self.log.as_deref())?;
         let seccomp = prepare::seccomp(&config)?;
         let pod = self.runtime.pod_paths(self.sandbox.id());
-        let spec = spec::build(&spec::Inputs {
+        let cdi = self
+            .runtime
+            .cdi
+            .edits(&config.cdi)
+            .map_err(|reason| Error::Refused { operation: self.operation("create"), reason })?;
+        let mut spec = spec::build(&spec::Inputs {
             id: &self.id,
             config: &config,
             image: &self.image.config,
@@ -165,8 +212,17 @@ impl Draft {
             pod: &pod,
             pid_namespace: self.pid_namespace.clone(),
             devices: &devices,
+            views: &views,
+            folders: &folders,
+            apparmor,
+            selinux: selinux::is_enabled(),
             seccomp: seccomp.as_ref(),
             devices_fenced: self.runtime.devices_fenced,
+        })?;
+        let groups = cdi.groups.clone();
+        cdi::apply(cdi, &mut spec).map_err(|error| Error::Invalid {
+            operation: self.operation("create"),
+            reason: format!("CDI devices: {error}"),
         })?;
         let rootfs = self.runtime.snapshots.prepare(key, self.image.layers.last());
         let rootfs = rootfs.map_err(|source| Error::Snapshot {
@@ -178,13 +234,15 @@ impl Draft {
             operation: self.operation("make the bundle of"),
             source: std::io::Error::other(source),
         })?;
-        Ok(Furnished { draft: self, rootfs, bundle })
+        Ok(Furnished { draft: self, groups, rootfs, bundle })
     }
 }
 
 /// A container with a root file system and a bundle.
 struct Furnished {
     draft: Draft,
+    /// Supplementary groups that its devices need.
+    groups: Vec<u32>,
     rootfs: Rootfs,
     bundle: Bundle,
 }
@@ -192,7 +250,7 @@ struct Furnished {
 impl Furnished {
     /// Starts the shim, which prepares the process up to its barrier.
     async fn launch(self, undo: &mut Undo) -> Result<Launched, Error> {
-        let Self { draft, rootfs, bundle } = self;
+        let Self { draft, groups, rootfs, bundle } = self;
         let launched = draft.runtime.launcher.launch(&bundle).await;
         let shim = launched.map_err(|source| Error::Shim {
             operation: draft.operation("launch the shim of"),
@@ -202,14 +260,14 @@ impl Furnished {
             let shim = shim.clone();
             async move { watch::dismiss(&shim).await.map_err(|error| error.to_string()) }
         });
-        let created = shim.create(options(&draft, &rootfs)).await;
+        let created = shim.create(options(&draft, &groups, &rootfs)).await;
         let created = created
             .map_err(|source| Error::Shim { operation: draft.operation("create"), source })?;
         Ok(Launched { draft, shim, created })
     }
 }
 
-fn options(draft: &Draft, rootfs: &Rootfs) -> CreateOptions {
+fn options(draft: &Draft, groups: &[u32], rootfs: &Rootfs) -> CreateOptions {
     let run_as = &draft.config.security.run_as;
     let mut mount = rootfs.mount();
     if !draft.runtime.devices_fenced && !draft.config.security.privileged {
@@ -226,7 +284,7 @@ fn options(draft: &Draft, rootfs: &Rootfs) -> CreateOptions {
         user: UserRequest {
             user: run_as.user.clone().unwrap_or_else(|| draft.image.config.user.clone()),
             group: run_as.group,
-            supplemental: run_as.supplemental.clone(),
+            supplemental: [&run_as.supplemental, groups].concat(),
             strict: run_as.strict,
         },
         terminal: draft.config.tty,
@@ -243,9 +301,14 @@ struct Launched {
 
 impl Launched {
     /// Makes the container known, unless its pod was stopped meanwhile.
-    async fn commit(self, undo: &mut Undo) -> Result<ContainerId, Error> {
+    async fn commit(self) -> Result<ContainerId, Error> {
         let Self { draft, shim, created } = self;
-        let refused = draft.operation("create");
+        let (refused, folder) = (draft.operation("create"), draft.folder());
+        let image_id = |(number, image): (&usize, &Arc<Image>)| {
+            let path = draft.config.mounts[*number].container_path.clone();
+            (path, image.id.to_string())
+        };
+        let image_volumes = draft.volumes.iter().map(image_id).collect();
         let record = Record {
             id: draft.id,
             sandbox: draft.sandbox.id().clone(),
@@ -253,14 +316,13 @@ impl Launched {
             image_ref: prepare::image_ref(&draft.image),
             image_name: prepare::image_name(&draft.config.image, &draft.image),
             config: draft.config,
+            image_volumes,
             created_at: Nanos::now(),
             stop_signal: draft.stop_signal,
             log: draft.log,
             user: created.user.into(),
             pid: created.pid,
         };
-        let folder = folder(draft.runtime.root(), &record.id);
-        undo.push_folder("remove the container's record", folder.clone());
         record::create(folder, record.clone()).await?;
         let id = record.id.clone();
         let container = Arc::new(Container::alive(record, State::Created, shim));

@@ -9,6 +9,7 @@ pub mod lines;
 pub mod list;
 pub mod prepare;
 pub mod process;
+pub mod propagation;
 pub mod remove;
 pub mod reopen_log;
 pub mod security;
@@ -17,8 +18,10 @@ pub mod state;
 pub mod status;
 pub mod stop;
 pub mod update;
+pub mod volume;
 pub mod watch;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -67,6 +70,9 @@ pub struct Record {
     /// Its image as the user knows it.
     #[serde(default)]
     pub image_name: String,
+    /// The ids of the images that it has mounted, by where.
+    #[serde(default)]
+    pub image_volumes: BTreeMap<PathBuf, String>,
     /// When it was made.
     pub created_at: Nanos,
     /// What stops it.

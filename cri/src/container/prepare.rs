@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use image::Image;
 use oci_spec::runtime::LinuxSeccomp;
 
-use super::config::{ContainerConfig, Device, ImageName};
+use super::config::{ContainerConfig, Device, ImageName, MountSource};
+use super::propagation;
 use super::security::SeccompProfile;
 use crate::error::Error;
 use crate::sandbox::config::SandboxConfig;
@@ -59,21 +60,19 @@ pub fn log_folder(log: Option<&Path>) -> Result<(), Error> {
 /// on since Docker's days.
 ///
 /// # Errors
-/// The file system refuses.
+/// The file system refuses; `Refused` when the host does not pass on mounts there and that is asked for.
 pub fn mount_sources(config: &mut ContainerConfig) -> Result<(), Error> {
     let name = &config.metadata.name;
     for mount in &mut config.mounts {
-        let error = |source| Error::Io {
-            operation: format!(
-                "find source {} of a mount of container {name}",
-                mount.host_path.display()
-            ),
-            source,
-        };
-        if fs::symlink_metadata(&mount.host_path).is_err() {
-            fs::create_dir_all(&mount.host_path).map_err(error)?;
+        let MountSource::Host(path) = &mut mount.source else { continue };
+        let operation = format!("find source {} of a mount of container {name}", path.display());
+        let error = |source| Error::Io { operation: operation.clone(), source };
+        if fs::symlink_metadata(&path).is_err() {
+            fs::create_dir_all(&path).map_err(error)?;
         }
-        mount.host_path = mount.host_path.canonicalize().map_err(error)?;
+        *path = path.canonicalize().map_err(error)?;
+        propagation::check(path, mount.propagation)
+            .map_err(|reason| Error::Refused { operation, reason })?;
     }
     Ok(())
 }

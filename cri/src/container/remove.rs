@@ -7,7 +7,7 @@ use proto::cri;
 
 use super::create::rootfs_key;
 use super::stop::kill;
-use super::{Container, folder};
+use super::{Container, folder, volume};
 use crate::error::Error;
 use crate::record;
 use crate::runtime::{Runtime, remove_folder};
@@ -48,9 +48,8 @@ pub async fn discard(runtime: &Arc<Runtime>, container: &Arc<Container>) -> Resu
     let key = rootfs_key(container.id())?;
     let (snapshots, bundle) = (Arc::clone(&runtime.snapshots), runtime.bundle_dir(container.id()));
     let folder = folder(runtime.root(), container.id());
-    let operation = format!("release the root file system of {}", container.name());
     record::blocking("remove a container", move || {
-        snapshots.release(&key).map_err(|source| Error::Snapshot { operation, source })?;
+        volume::release(snapshots.as_ref(), &key)?;
         remove_folder(&bundle)?;
         remove_folder(&folder)
     })

@@ -1,6 +1,6 @@
 //! What a container may do: its security context, parsed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use proto::cri;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::grammar;
 use crate::id::ContainerId;
 use crate::ids::IdMaps;
+use crate::selinux::Selinux;
 
 /// Whose processes a container sees.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,6 +60,18 @@ pub enum SeccompProfile {
     Localhost(PathBuf),
 }
 
+/// What AppArmor keeps a container from, on a node that has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AppArmorProfile {
+    /// Nothing.
+    #[default]
+    Unconfined,
+    /// What the runtime's own profile says.
+    RuntimeDefault,
+    /// What the node's profile of this name says.
+    Localhost(String),
+}
+
 /// A container's security context.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Security {
@@ -80,6 +93,12 @@ pub struct Security {
     /// The system calls that it may make.
     #[serde(default)]
     pub seccomp: SeccompProfile,
+    /// Its AppArmor profile.
+    #[serde(default)]
+    pub apparmor: AppArmorProfile,
+    /// Its SELinux label, where the node has these.
+    #[serde(default)]
+    pub selinux: Option<Selinux>,
     /// Hidden paths: the whole list, an empty one hides nothing.
     pub masked_paths: Vec<PathBuf>,
     /// Read-only paths: the whole list.
@@ -93,7 +112,6 @@ impl Security {
     /// `Invalid` names the field; `Unsupported` what would be a hole if it were ignored.
     pub fn parse(wire: cri::LinuxContainerSecurityContext, about: &str) -> Result<Self, Error> {
         let invalid = |reason: String| Error::Invalid { operation: about.to_owned(), reason };
-        refuse_profiles(&wire, about)?;
         let paths = |paths: &[String]| {
             paths
                 .iter()
@@ -115,6 +133,8 @@ impl Security {
             readonly_rootfs: wire.readonly_rootfs,
             no_new_privs: wire.no_new_privs,
             seccomp: parse_seccomp(&wire).map_err(invalid)?,
+            apparmor: parse_apparmor(&wire).map_err(invalid)?,
+            selinux: Selinux::parse(wire.selinux_options.as_ref()).map_err(invalid)?,
             masked_paths: paths(&wire.masked_paths)?,
             readonly_paths: paths(&wire.readonly_paths)?,
             capabilities: CapabilityChange {
@@ -126,27 +146,39 @@ impl Security {
     }
 }
 
-/// A profile that is asked for and not applied would be a hole.
-fn refuse_profiles(wire: &cri::LinuxContainerSecurityContext, about: &str) -> Result<(), Error> {
+/// Reads the field or, of an old kubelet, the deprecated one. Who says nothing gets the runtime's own profile, as since
+/// Kubernetes has had the field; privileged containers get one only by its name.
+fn parse_apparmor(wire: &cri::LinuxContainerSecurityContext) -> Result<AppArmorProfile, String> {
     use cri::security_profile::ProfileType;
-    let unsupported =
-        |what: &str| Error::Unsupported { operation: about.to_owned(), what: what.into() };
-    if wire.privileged {
-        return Ok(());
-    }
-    let confined = |profile: &Option<cri::SecurityProfile>| {
-        profile.as_ref().is_some_and(|profile| profile.profile_type() != ProfileType::Unconfined)
+    let default =
+        if wire.privileged { AppArmorProfile::Unconfined } else { AppArmorProfile::RuntimeDefault };
+    let localhost = |name: &str| {
+        let name = name.strip_prefix("localhost/").unwrap_or(name);
+        let plain = grammar::is_plain(name, 255) && !name.contains(' ');
+        if name.is_empty() || !plain {
+            return Err(format!("AppArmor profile {name:?} is not a name"));
+        }
+        Ok(AppArmorProfile::Localhost(name.to_owned()))
     };
-    let localhost = wire
-        .apparmor
-        .as_ref()
-        .is_some_and(|profile| profile.profile_type() == ProfileType::Localhost);
-    if localhost
-        || (confined(&wire.apparmor) && Path::new("/sys/kernel/security/apparmor").exists())
-    {
-        return Err(unsupported("an AppArmor profile"));
+    let Some(profile) = &wire.apparmor else {
+        #[allow(deprecated)]
+        return match wire.apparmor_profile.as_str() {
+            "" | "runtime/default" => Ok(default),
+            "unconfined" => Ok(AppArmorProfile::Unconfined),
+            name if name.starts_with("localhost/") => localhost(name),
+            other => Err(format!("AppArmor profile {other:?} is none")),
+        };
+    };
+    let kind = ProfileType::try_from(profile.profile_type)
+        .map_err(|_| format!("AppArmor profile type {} is none", profile.profile_type))?;
+    match kind {
+        ProfileType::Localhost => localhost(&profile.localhost_ref),
+        _ if !profile.localhost_ref.is_empty() => {
+            Err("an AppArmor profile that is none of the node's names one".into())
+        }
+        ProfileType::Unconfined => Ok(AppArmorProfile::Unconfined),
+        ProfileType::RuntimeDefault => Ok(default),
     }
-    Ok(())
 }
 
 /// Reads the field or, of an old kubelet, the deprecated one. Privileged containers have no filter.
@@ -270,6 +302,46 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(parse(wire).unwrap().run_as.user.as_deref(), Some("www-data"));
+    }
+
+    #[test]
+    fn apparmor_profiles_are_read_from_both_fields_and_the_new_one_wins() {
+        use cri::security_profile::ProfileType;
+        let with = |kind: Option<ProfileType>, name: &str, old: &str, privileged: bool| {
+            #[allow(deprecated)]
+            let wire = cri::LinuxContainerSecurityContext {
+                apparmor: kind.map(|kind| cri::SecurityProfile {
+                    profile_type: kind.into(),
+                    localhost_ref: name.into(),
+                }),
+                apparmor_profile: old.into(),
+                privileged,
+                ..Default::default()
+            };
+            parse(wire).map(|security| security.apparmor)
+        };
+        let named = AppArmorProfile::Localhost("mine".into());
+        let (default, free) = (AppArmorProfile::RuntimeDefault, AppArmorProfile::Unconfined);
+        let local = Some(ProfileType::Localhost);
+        assert_eq!(with(local, "localhost/mine", "localhost/other", false).unwrap(), named);
+        assert_eq!(with(local, "mine", "", true).unwrap(), named);
+        assert_eq!(with(Some(ProfileType::Unconfined), "", "localhost/a", false).unwrap(), free);
+        assert_eq!(with(Some(ProfileType::RuntimeDefault), "", "", false).unwrap(), default);
+        assert_eq!(with(Some(ProfileType::RuntimeDefault), "", "", true).unwrap(), free);
+        for (old, meant) in [
+            ("", default.clone()),
+            ("runtime/default", default),
+            ("unconfined", free.clone()),
+            ("localhost/mine", named),
+        ] {
+            assert_eq!(with(None, "", old, false).unwrap(), meant, "{old}");
+        }
+        assert_eq!(with(None, "", "", true).unwrap(), free);
+        for name in ["", "localhost/", "a b", "a\nb"] {
+            assert!(with(local, name, "", false).is_err(), "{name:?}");
+        }
+        assert!(with(None, "", "something", false).is_err());
+        assert!(with(Some(ProfileType::Unconfined), "mine", "", false).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use proto::cri;
 use serde_json::{Value, json};
 use shim::SPEC_FILE;
 
-use super::config::{Mount, Propagation};
+use super::config::{Mount, MountSource, Propagation};
 use super::list::{image, metadata};
 use super::state::State;
 use super::{Container, Record};
@@ -46,7 +46,7 @@ pub fn to_wire(container: &Container, state: State) -> cri::ContainerStatus {
         image_id: record.image_id.clone(),
         labels: record.config.labels.clone().into_iter().collect(),
         annotations: record.config.annotations.clone().into_iter().collect(),
-        mounts: record.config.mounts.iter().map(mount).collect(),
+        mounts: record.config.mounts.iter().map(|one| mount(record, one)).collect(),
         log_path: record.log.as_ref().map(|log| log.display().to_string()).unwrap_or_default(),
         resources: Some(cri::ContainerResources {
             linux: Some(container.limits().to_wire()),
@@ -81,7 +81,16 @@ fn user(container: &Container) -> cri::ContainerUser {
     }
 }
 
-fn mount(mount: &Mount) -> cri::Mount {
+fn mount(record: &Record, mount: &Mount) -> cri::Mount {
+    let (host_path, image, part) = match &mount.source {
+        MountSource::Host(path) => (path.display().to_string(), None, None),
+        MountSource::Image { name, part } => {
+            let mut spec = image(name);
+            spec.image_ref =
+                record.image_volumes.get(&mount.container_path).cloned().unwrap_or_default();
+            (String::new(), Some(spec), part.as_ref())
+        }
+    };
     let (uid_mappings, gid_mappings) =
         mount.ids.as_ref().map(crate::ids::IdMaps::to_wire).unwrap_or_default();
     let propagation = match mount.propagation {
@@ -91,14 +100,16 @@ fn mount(mount: &Mount) -> cri::Mount {
     };
     cri::Mount {
         container_path: mount.container_path.display().to_string(),
-        host_path: mount.host_path.display().to_string(),
+        host_path,
+        image,
+        image_sub_path: part.map(|part| part.display().to_string()).unwrap_or_default(),
+        mount_options: mount.options.clone(),
         readonly: mount.readonly,
         selinux_relabel: mount.selinux_relabel,
         propagation: propagation.into(),
         recursive_read_only: mount.recursive_read_only,
         uid_mappings,
         gid_mappings,
-        ..Default::default()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::grammar;
 use crate::ids::IdMaps;
 use crate::limits::{self, CgroupDriver, CgroupParent, Resources};
+use crate::selinux::Selinux;
 
 /// What names a sandbox for the kubelet; unique among all sandboxes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -148,6 +149,8 @@ impl SandboxConfig {
         let security = linux.security_context.unwrap_or_default();
         let options = security.namespace_options.unwrap_or_default();
         let invalid = |reason: String| Error::Invalid { operation: about.clone(), reason };
+        // Nothing of the pod itself is labelled; what is none is said here already.
+        let _label = Selinux::parse(security.selinux_options.as_ref()).map_err(invalid)?;
         let network = pod_scope(options.network, "network").map_err(invalid)?;
         let ipc = pod_scope(options.ipc, "ipc").map_err(invalid)?;
         let pid = pid_scope(options.pid).map_err(invalid)?;

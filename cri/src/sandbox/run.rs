@@ -153,7 +153,7 @@ impl Draft {
 
 /// Pins the namespaces that the pod has for itself.
 fn pin(paths: &PodPaths, config: &SandboxConfig) -> Result<(), Error> {
-    let sysctls: Vec<_> = config.sysctls.clone().into_iter().collect();
+    let sysctls = sysctls(config);
     let own_network = config.network == PodScope::Pod;
     let ranges = |ranges: &[IdRange]| -> Vec<sys::users::IdRange> {
         let range = |range: &IdRange| sys::users::IdRange {
@@ -177,6 +177,30 @@ fn pin(paths: &PodPaths, config: &SandboxConfig) -> Result<(), Error> {
         operation: format!("pin the namespaces of pod {}", config.pod()),
         source,
     })
+}
+
+/// The kernel parameters of the pod's namespaces: those asked for, and the two with which nobody has to be root to have
+/// a low port or to ping, as containerd has them since version 2. Who names one of them decides about it.
+fn sysctls(config: &SandboxConfig) -> Vec<(String, String)> {
+    let mut sysctls: Vec<_> = config.sysctls.clone().into_iter().collect();
+    if config.network == PodScope::Node {
+        return sysctls;
+    }
+    // The kernel takes groups of the writer's namespace, which is the node's: those that are the pod's.
+    let groups = config.users.as_ref().and_then(|maps| maps.groups.first());
+    let (first, last) = groups.map_or((0, i32::MAX.unsigned_abs()), |range| {
+        (range.host, range.host.saturating_add(range.length - 1))
+    });
+    let usual = [
+        ("net.ipv4.ip_unprivileged_port_start", "0".to_owned()),
+        ("net.ipv4.ping_group_range", format!("{first} {last}")),
+    ];
+    for (key, value) in usual {
+        if !sysctls.iter().any(|(named, _)| named.replace('/', ".") == key) {
+            sysctls.push((key.to_owned(), value));
+        }
+    }
+    sysctls
 }
 
 impl Housed {

@@ -8,7 +8,7 @@ mod mounts;
 mod process;
 mod seccomp;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
@@ -20,13 +20,17 @@ use oci_spec::runtime::{
 
 pub use device::HostDevice;
 
+use snapshotter::View;
+
 use crate::container::config::{ContainerConfig, Propagation};
+use crate::container::volume::Folder;
 use crate::error::Error;
 use crate::id::{ContainerId, SandboxId};
 use crate::ids::IdRange;
 use crate::limits::Resources;
 use crate::sandbox::config::{PodScope, SandboxConfig};
 use crate::sandbox::paths::PodPaths;
+use crate::selinux::Selinux;
 
 /// The version of the runtime specification that the result follows.
 const OCI_VERSION: &str = "1.2.0";
@@ -53,6 +57,14 @@ pub struct Inputs<'a> {
     pub pid_namespace: PidNamespace,
     /// The devices asked for, or all of the node's for a privileged container.
     pub devices: &'a [HostDevice],
+    /// The images that it mounts, by the number of the mount.
+    pub views: &'a BTreeMap<usize, View>,
+    /// The folders that its image asks for.
+    pub folders: &'a [Folder],
+    /// The AppArmor profile to apply.
+    pub apparmor: Option<&'a str>,
+    /// Whether the node has SELinux.
+    pub selinux: bool,
     /// What the file of a `Localhost` seccomp profile says.
     pub seccomp: Option<&'a LinuxSeccomp>,
     /// Whether a device cgroup keeps the container from other devices.
@@ -119,6 +131,7 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux, OciSpecError> {
         .masked_paths(texts(&security.masked_paths))
         .readonly_paths(texts(&security.readonly_paths))
         .build()?;
+    linux.set_mount_label(label(inputs, Selinux::mount_label));
     if let Some(maps) = &inputs.sandbox.users {
         linux.set_uid_mappings(Some(mappings(&maps.users)?));
         linux.set_gid_mappings(Some(mappings(&maps.groups)?));
@@ -130,6 +143,11 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux, OciSpecError> {
         Propagation::Bidirectional => Some("rshared".into()),
     });
     Ok(linux)
+}
+
+/// An SELinux label that was asked for, where there are labels.
+fn label(inputs: &Inputs<'_>, which: fn(&Selinux) -> String) -> Option<String> {
+    inputs.config.security.selinux.as_ref().filter(|_| inputs.selinux).map(which)
 }
 
 fn mappings(ranges: &[IdRange]) -> Result<Vec<LinuxIdMapping>, OciSpecError> {

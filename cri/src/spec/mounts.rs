@@ -6,7 +6,11 @@ use oci_spec::OciSpecError;
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use super::{Inputs, mappings};
-use crate::container::config::{self, Propagation};
+use snapshotter::View;
+
+use crate::container::config::{self, MountSource, Propagation};
+use crate::container::volume::Folder;
+use crate::ids::IdMaps;
 use crate::sandbox::config::PodScope;
 
 /// Builds the list, parents before children.
@@ -17,22 +21,69 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
     mounts.retain(|mount| {
         !wanted.iter().any(|volume| mount.destination().starts_with(&volume.container_path))
     });
+    let mut volumes: Vec<Mount> =
+        inputs.folders.iter().map(|folder| own_folder(inputs, folder)).collect::<Result<_, _>>()?;
     for file in pod_files(inputs)? {
         if !wanted.iter().any(|volume| &volume.container_path == file.destination()) {
-            mounts.push(file);
+            volumes.push(file);
         }
     }
-    let mut volumes: Vec<&config::Mount> = wanted.iter().collect();
-    volumes.sort_by_key(|volume| volume.container_path.components().count());
-    for volume in volumes {
-        let mut made = bind(&volume.host_path, &volume.container_path, &volume_options(volume))?;
-        if let Some(maps) = &volume.ids {
-            made.set_uid_mappings(Some(mappings(&maps.users)?));
-            made.set_gid_mappings(Some(mappings(&maps.groups)?));
-        }
-        mounts.push(made);
+    for (number, volume) in wanted.iter().enumerate() {
+        volumes.push(match (&volume.source, inputs.views.get(&number)) {
+            (MountSource::Host(path), _) => host_volume(volume, path)?,
+            (MountSource::Image { part, .. }, Some(view)) => {
+                image_volume(volume, part.as_deref(), view)?
+            }
+            (MountSource::Image { .. }, None) => continue,
+        });
     }
+    volumes.sort_by_key(|volume| volume.destination().components().count());
+    mounts.extend(volumes);
     Ok(mounts)
+}
+
+/// A folder that the image asks for; it begins with what the image has there.
+fn own_folder(inputs: &Inputs<'_>, folder: &Folder) -> Result<Mount, OciSpecError> {
+    let options = ["rbind", "rprivate", "rw", "tmpcopyup"];
+    let mut mount = bind(&folder.host_path, &folder.container_path, &options)?;
+    map(&mut mount, inputs.sandbox.users.as_ref())?;
+    Ok(mount)
+}
+
+fn host_volume(volume: &config::Mount, path: &Path) -> Result<Mount, OciSpecError> {
+    let mut options = volume_options(volume);
+    options.extend(volume.options.iter().map(String::as_str));
+    let mut mount = bind(path, &volume.container_path, &options)?;
+    map(&mut mount, volume.ids.as_ref())?;
+    Ok(mount)
+}
+
+/// An image: of its ids the shim makes the container's, as it does with the root file system's.
+fn image_volume(
+    volume: &config::Mount,
+    part: Option<&Path>,
+    view: &View,
+) -> Result<Mount, OciSpecError> {
+    let snapshotter::Mount { kind, source, mut options } = view.mount();
+    options.push("nodev".to_owned());
+    options.extend(volume.options.iter().cloned());
+    if let Some(part) = part {
+        options.push(format!("X-mount.subdir={}", part.display()));
+    }
+    MountBuilder::default()
+        .destination(&volume.container_path)
+        .typ(kind)
+        .source(source)
+        .options(options)
+        .build()
+}
+
+fn map(mount: &mut Mount, maps: Option<&IdMaps>) -> Result<(), OciSpecError> {
+    if let Some(maps) = maps {
+        mount.set_uid_mappings(Some(mappings(&maps.users)?));
+        mount.set_gid_mappings(Some(mappings(&maps.groups)?));
+    }
+    Ok(())
 }
 
 fn defaults(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {

@@ -12,6 +12,7 @@ use oci_spec::runtime::{
 use super::Inputs;
 use crate::container::security::{CapabilityChange, Security};
 use crate::error::Error;
+use crate::selinux::Selinux;
 
 /// What a container has in PATH whose image says nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -120,7 +121,8 @@ fn assemble(
         .no_new_privileges(inputs.config.security.no_new_privs)
         .oom_score_adj(inputs.config.resources.oom_score_adj)
         .build()?;
-    process.set_rlimits(None).set_apparmor_profile(None).set_selinux_label(None);
+    process.set_rlimits(None).set_apparmor_profile(inputs.apparmor.map(str::to_owned));
+    process.set_selinux_label(super::label(inputs, Selinux::process_label));
     Ok(process)
 }
 

@@ -17,6 +17,8 @@ struct Case {
     image: image::ImageConfig,
     pid: PidNamespace,
     fenced: bool,
+    views: BTreeMap<usize, View>,
+    folders: Vec<Folder>,
 }
 
 fn case() -> Case {
@@ -43,6 +45,8 @@ fn case() -> Case {
         },
         pid: PidNamespace::New,
         fenced: true,
+        views: BTreeMap::new(),
+        folders: Vec::new(),
     }
 }
 
@@ -59,6 +63,10 @@ fn spec_of(case: Case) -> Result<Spec, Error> {
         pod: &PodPaths::of(Path::new("/run/wherry"), &sandbox_id),
         pid_namespace: case.pid,
         devices: &[],
+        views: &case.views,
+        folders: &case.folders,
+        apparmor: None,
+        selinux: true,
         seccomp: None,
         devices_fenced: case.fenced,
     })
@@ -159,6 +167,64 @@ fn golden_a_privileged_container_on_the_nodes_namespaces() {
     });
     case.pid = PidNamespace::Host;
     assert_golden("privileged.json", case);
+}
+
+/// The kubelet maps every mount of a pod with a user namespace; those of images are the shim's to map.
+#[test]
+fn golden_a_container_with_its_own_users_and_the_images_that_it_mounts() {
+    let mut case = case();
+    let range = wire::IdMapping { container_id: 0, host_id: 100_000, length: 65_536 };
+    let options = wire::NamespaceOption {
+        pid: wire::NamespaceMode::Container.into(),
+        userns_options: Some(wire::UserNamespace {
+            mode: wire::NamespaceMode::Pod.into(),
+            uids: vec![range],
+            gids: vec![range],
+        }),
+        ..Default::default()
+    };
+    case.pod.linux = Some(wire::LinuxPodSandboxConfig {
+        security_context: Some(wire::LinuxSandboxSecurityContext {
+            namespace_options: Some(options.clone()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    case.container.linux = Some(wire::LinuxContainerConfig {
+        security_context: Some(wire::LinuxContainerSecurityContext {
+            namespace_options: Some(options),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    let of_image = |container: &str, part: &str| wire::Mount {
+        container_path: container.into(),
+        image: Some(wire::ImageSpec { image: "models".into(), ..Default::default() }),
+        image_sub_path: part.into(),
+        readonly: true,
+        uid_mappings: vec![range],
+        gid_mappings: vec![range],
+        ..Default::default()
+    };
+    case.container.mounts = vec![
+        of_image("/models/small", "small/v1"),
+        of_image("/models", ""),
+        wire::Mount {
+            container_path: "/data".into(),
+            host_path: "/srv".into(),
+            mount_options: vec!["noexec".into()],
+            uid_mappings: vec![range],
+            gid_mappings: vec![range],
+            ..Default::default()
+        },
+    ];
+    let view = |dirs: &[&str]| View { lower: dirs.iter().map(Into::into).collect() };
+    case.views = [(0, view(&["/s/2/fs", "/s/1/fs"])), (1, view(&["/s/empty"]))].into();
+    case.folders = vec![Folder {
+        container_path: "/var/lib/db".into(),
+        host_path: "/var/lib/wherry/containers/c/volumes/0".into(),
+    }];
+    assert_golden("users.json", case);
 }
 
 fn args_of(command: &[&str], args: &[&str]) -> Vec<String> {

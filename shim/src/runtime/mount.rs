@@ -1,7 +1,8 @@
 //! The mounts of a spec: prepared while the host's paths still mean something, attached when only the container's do.
 //!
 //! ```text
-//! before pivot_root    bind sources become detached trees (host links resolve on the host), attributes are set
+//! before pivot_root    bind sources become detached trees (host links resolve on the host), attributes are set;
+//!                      overlays are combined from the host's folders once the mounts are private
 //! after it             file systems are made, and everything is attached to handles below the new root
 //! ```
 //!
@@ -12,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::Mount as SpecMount;
-use rustix::fs::{CWD, FileType};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use sys::confined::Root;
 use sys::mount::{Attributes, Propagation, map_ids, set_attributes};
 use sys::process::SingleThreaded;
@@ -24,7 +25,9 @@ use super::copy_up;
 use super::filesystem;
 use super::idmap::{Maps, Users};
 use super::mount_option::Options;
+use super::overlay;
 use super::procfs::Procfs;
+use super::rootfs::{Layer, attach};
 use super::target::{self, Wanted};
 
 /// A mount whose source is at hand.
@@ -36,8 +39,10 @@ pub struct Prepared {
 
 #[derive(Debug)]
 enum Source {
-    /// A bind mount, detached, with its attributes.
-    Tree(OwnedFd, Wanted),
+    /// A bind mount, detached, with its attributes, and whether it begins with what it covers.
+    Tree(OwnedFd, Wanted, bool),
+    /// An overlay of the host's folders, and what of it is meant.
+    Overlay(Layer, Option<PathBuf>),
     /// A file system to be made.
     Filesystem { kind: String, source: Option<String>, options: Options },
     /// Another look of what is mounted there already.
@@ -45,6 +50,9 @@ enum Source {
     /// The container's own cgroups in the form that version 1 has.
     Cgroups(CgroupTree),
 }
+
+/// Names the file or folder in an overlay that is meant, as mount(8) has it.
+const PART: &str = "X-mount.subdir=";
 
 /// File systems whose files have labels of their own.
 const UNLABELLED: [&str; 5] = ["proc", "sysfs", "mqueue", "cgroup", "cgroup2"];
@@ -93,6 +101,12 @@ impl Prepared {
         } else if is_mapped(mount) || options.mapped.is_some() {
             let cause = "only bind mounts can have id mappings";
             return Err(Failure::new(FailureKind::InvalidArgument, "mount", name, cause));
+        } else if kind == "overlay" {
+            let mut words = mount.options().clone().unwrap_or_default();
+            let part = words.iter().find_map(|word| word.strip_prefix(PART)).map(PathBuf::from);
+            words.retain(|word| !word.starts_with(PART));
+            let source = "overlay".to_owned();
+            Source::Overlay(Layer { kind: source.clone(), source, options: words }, part)
         } else if kind == "cgroup" && !cgroup.is_pure_unified() {
             Source::Cgroups(CgroupTree::open(cgroup, &options)?)
         } else {
@@ -106,6 +120,25 @@ impl Prepared {
         Ok(Self { target, source })
     }
 
+    /// Combines an overlay's folders, with the container's ids where it has its own. Whatever is mounted for it at
+    /// `place`, a path of ours, is in this process's mount namespace only: its mounts have to be private.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the mount: the kernel refuses, or there is no such part.
+    pub fn assemble(mut self, place: &Path, users: Option<&Users>) -> Result<Self, Failure> {
+        let Source::Overlay(layer, part) = &self.source else { return Ok(self) };
+        let mut tree = overlay::make(layer, place, users)?;
+        if let Some(part) = part {
+            let name = format!("{} from {}", self.target.display(), part.display());
+            tree = part_of(tree, part, place).map_err(|error| {
+                Failure::os_kind(FailureKind::InvalidArgument, "mount", name, error)
+            })?;
+        }
+        let wanted = Wanted::of(&tree, &self.target)?;
+        self.source = Source::Tree(tree, wanted, false);
+        Ok(self)
+    }
+
     /// Puts the mount in its place below `root`.
     ///
     /// # Errors
@@ -113,9 +146,16 @@ impl Prepared {
     pub fn attach(self, root: &Root) -> Result<(), Failure> {
         let name = self.target.display().to_string();
         match self.source {
-            Source::Tree(tree, wanted) => {
+            Source::Tree(tree, wanted, copies) => {
                 let place = place(root, &self.target, wanted, Some(&tree))?;
+                if copies && wanted == Wanted::Dir {
+                    copy_up::copy(&place, &tree, &self.target)?;
+                }
                 put(&tree, &place, &name)
+            }
+            Source::Overlay(..) => {
+                let cause = "it was not assembled";
+                Err(Failure::new(FailureKind::Internal, "mount", name, cause))
             }
             Source::Filesystem { kind, source, options } => {
                 let place = place(root, &self.target, Wanted::Dir, None)?;
@@ -266,11 +306,27 @@ fn bind(
     }
     let (propagation, deep) = options.propagation.unwrap_or((inherited, recursive));
     propagate(&tree, propagation, deep, name)?;
-    let wanted = match target::file_type(&tree, source)? {
-        FileType::Directory => Wanted::Dir,
-        _ => Wanted::File,
-    };
-    Ok(Source::Tree(tree, wanted))
+    let wanted = Wanted::of(&tree, source)?;
+    Ok(Source::Tree(tree, wanted, options.copy_up))
+}
+
+/// A part of a mount that is attached nowhere: a file or folder inside it, whatever its links say.
+fn part_of(tree: OwnedFd, part: &Path, place: &Path) -> std::io::Result<OwnedFd> {
+    // Only a mount that is attached can be copied (kernels before 6.15).
+    let tree = attach(tree, place).map_err(|failure| match failure.errno {
+        Some(errno) => std::io::Error::from_raw_os_error(errno),
+        None => std::io::Error::other(failure.to_string()),
+    })?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let root = Root::from_fd(tree);
+    let copied = root
+        .handle(part)
+        .map_err(|error| error.source)
+        .and_then(|found| Ok(open_tree(found, c"", flags)?));
+    unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    copied
 }
 
 fn propagate(

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::{Failure, FailureKind};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
-use rustix::mount::{FsOpenFlags, MountFlags, fsconfig_set_flag, fsconfig_set_string, fsopen};
+use rustix::mount::{
+    FsOpenFlags, MountFlags, UnmountFlags, fsconfig_set_flag, fsconfig_set_string, fsopen, unmount,
+};
 use sys::attribute::as_filesystem_owner;
 use sys::mount::READ_ONLY;
 
@@ -165,8 +167,10 @@ impl Overlay {
         match self.make() {
             Err(failure) if failure.errno == Some(Errno::INVAL.raw_os_error()) => {
                 self.mount_by_page(place).map_err(|_| failure)?;
-                copy_tree(place, false)
-                    .map_err(|e| Failure::os("copy mount at", place.display().to_string(), e))
+                let fail = |e: Errno| Failure::os("copy mount at", place.display().to_string(), e);
+                let copied = copy_tree(place, false).map_err(fail)?;
+                unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).map_err(fail)?;
+                Ok(copied)
             }
             other => other,
         }

@@ -29,6 +29,19 @@ pub enum Wanted {
     File,
 }
 
+impl Wanted {
+    /// What has to be where `tree` is to be mounted.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn of(tree: &OwnedFd, path: &Path) -> Result<Self, Failure> {
+        Ok(match file_type(tree, path)? {
+            FileType::Directory => Self::Dir,
+            _ => Self::File,
+        })
+    }
+}
+
 /// The object at a target, as an `O_PATH` handle.
 ///
 /// # Errors

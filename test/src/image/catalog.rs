@@ -22,6 +22,8 @@ pub const USER_NAMED: &str = "plain.test/user-named:1";
 pub const USER_NUMBERED: &str = "plain.test/user-numbered:1";
 /// Has an entrypoint, arguments, a working folder, variables and a stop signal (SIGUSR1) of its own.
 pub const SET_UP: &str = "plain.test/set-up:1";
+/// Wants the folders `/home/worker`, in which it has a file of `worker`'s, and `/new` as volumes.
+pub const VOLUMES: &str = "plain.test/volumes:1";
 /// For another architecture only.
 pub const FOREIGN: &str = "plain.test/foreign:1";
 /// What a runtime that needs one uses to hold a pod's namespaces.
@@ -79,6 +81,16 @@ pub fn plain() -> Store {
         .layer(Layer::default().file("plain", 0o644, b"plain\n").pack(Compression::Plain))
         .put(&mut store, "mixed", &["1"]);
     set_up(shell(Format::Oci)).put(&mut store, "set-up", &["1"]);
+    let home = Layer::default().owned_folder("home/worker", 0o750, (1000, 1000)).owned(
+        "home/worker/.profile",
+        0o600,
+        (1000, 1000),
+        b"profile\n",
+    );
+    shell(Format::Oci)
+        .layer(home.pack(Compression::Gzip))
+        .set("Volumes", json!({"/home/worker": {}, "/new": {}}))
+        .put(&mut store, "volumes", &["1"]);
     super::hostile::put(&mut store, &base);
     store
 }

@@ -51,6 +51,17 @@ impl Layer {
         self
     }
 
+    /// Adds a folder of this user and group.
+    pub fn owned_folder(mut self, path: &str, mode: u32, owner: (u64, u64)) -> Self {
+        self.parents(path);
+        self.folders.insert(path.into());
+        let mut header = header(EntryType::Directory, mode);
+        header.set_uid(owner.0);
+        header.set_gid(owner.1);
+        self.tar.append_data(&mut header, format!("{path}/"), std::io::empty()).unwrap();
+        self
+    }
+
     /// Adds a file of root's.
     pub fn file(self, path: &str, mode: u32, data: &[u8]) -> Self {
         self.owned(path, mode, (0, 0), data)

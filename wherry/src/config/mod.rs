@@ -52,6 +52,7 @@ pub struct Config {
     pub log: Log,
     pub shim: Shim,
     pub cgroup: Cgroup,
+    pub cdi: Cdi,
     pub registry: Registry,
     pub image: Image,
     pub cni: Cni,
@@ -85,6 +86,14 @@ pub enum Format {
 #[allow(missing_docs)]
 pub struct Cgroup {
     pub driver: CgroupDriver,
+}
+
+/// Devices by vendors' names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Cdi {
+    pub dirs: Vec<PathBuf>,
 }
 
 /// Who makes cgroups.
@@ -176,6 +185,7 @@ impl Default for Config {
             log: Log::default(),
             shim: Shim::default(),
             cgroup: Cgroup::default(),
+            cdi: Cdi::default(),
             registry: Registry::default(),
             image: Image::default(),
             cni: Cni::default(),
@@ -189,6 +199,12 @@ impl Default for Config {
 impl Default for Log {
     fn default() -> Self {
         Self { level: "info".into(), format: Format::Plain }
+    }
+}
+
+impl Default for Cdi {
+    fn default() -> Self {
+        Self { dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()] }
     }
 }
 

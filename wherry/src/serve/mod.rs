@@ -204,6 +204,7 @@ fn open(config: &Config, streaming: Arc<Tickets>) -> Result<Parts, ServeError> {
         launcher,
         cgroup_driver: cgroup_driver(config.cgroup.driver),
         streaming,
+        cdi_dirs: config.cdi.dirs.clone(),
     })
 }
 

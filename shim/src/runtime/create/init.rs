@@ -159,7 +159,11 @@ impl Init<'_> {
                         PreparedMount::new(mount, plan.propagation, self.cgroup, &mut mapper)
                     })
                     .collect::<Result<_, _>>()?;
-                let root = rootfs::mount(&self.request.layers, &plan.root, Path::new(ROOTFS))?;
+                let layers = &self.request.layers;
+                let root = rootfs::mount(layers, &plan.root, Path::new(ROOTFS))?;
+                let place = if layers.is_empty() { plan.root.as_path() } else { Path::new(ROOTFS) };
+                let assemble = |mount: PreparedMount| mount.assemble(place, None);
+                let mounts = mounts.into_iter().map(assemble).collect::<Result<Vec<_>, _>>()?;
                 if !plan.has_early_hooks() {
                     rootfs::change(&root, self.request.no_pivot)?;
                     furnish(&root, mounts, plan, Vec::new())?;

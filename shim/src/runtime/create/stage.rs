@@ -152,7 +152,7 @@ impl Stage<'_> {
         let plan = &self.plan;
         unshare(NEW_MOUNTS).map_err(|e| Failure::os("create", "mount namespace", e))?;
         let mut mapper = Mapper::new(self.thread, procfs, users, plan.mount_label());
-        let mounts = plan
+        let mounts: Vec<PreparedMount> = plan
             .spec
             .mounts()
             .iter()
@@ -166,8 +166,10 @@ impl Stage<'_> {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .map_err(|e| Failure::os("make mounts private", "", e))?;
         let layers = &self.request.layers;
-        let root = rootfs::make(layers, &plan.root, Path::new(ROOTFS), users)?;
         let place = if layers.is_empty() { plan.root.clone() } else { PathBuf::from(ROOTFS) };
+        let assemble = |mount: PreparedMount| mount.assemble(&place, users);
+        let mounts = mounts.into_iter().map(assemble).collect::<Result<_, _>>()?;
+        let root = rootfs::make(layers, &plan.root, Path::new(ROOTFS), users)?;
         Ok(Staged { root, place, mounts, devices, in_users: users.is_some() })
     }
 }
