@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Test> {
         a_pod_is_told_about_itself_in_its_environment,
         a_pod_on_the_hosts_network_serves_on_the_nodes_address,
         pods_reach_each_other_by_address,
+        a_host_port_leads_to_the_pod,
         an_image_that_nobody_has_is_tried_again_with_back_off,
     ]
 }
@@ -227,6 +228,15 @@ async fn pods_reach_each_other_by_address(stage: &Stage) {
     stage.kubelet.until("client", "done", |pod| phase(pod) == "Succeeded").await;
     let log = stage.kubelet.api.text("/containerLogs/default/client-node/main").await;
     assert_eq!(log, "from a pod\n");
+}
+
+async fn a_host_port_leads_to_the_pod(stage: &Stage) {
+    let script = "mkdir /tmp/www; echo published >/tmp/www/index.html; httpd -p 80 -h /tmp/www";
+    let mut main = server("main", script);
+    main["ports"] = json!([{ "containerPort": 80, "hostPort": 8124 }]);
+    stage.kubelet.apply(&pod("published", &[main]));
+    stage.kubelet.until("published", "ready", ready).await;
+    assert_eq!(fetch(&format!("{}:8124", e2e::kubelet::NODE_ADDRESS)).await, "published\n");
 }
 
 async fn an_image_that_nobody_has_is_tried_again_with_back_off(stage: &Stage) {
