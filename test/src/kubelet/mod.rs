@@ -66,7 +66,7 @@ pub struct Folders {
     pub base: PathBuf,
     /// The daemon's socket.
     pub socket: PathBuf,
-    /// The cgroup of all, without the leading slash.
+    /// The cgroup of all, without the leading slash; nothing where they are at the top.
     pub cgroup: String,
 }
 
@@ -101,11 +101,10 @@ pub fn program() -> Result<PathBuf, String> {
 impl Kubelet {
     /// Starts a kubelet on this node, with its things in this new folder.
     pub async fn start(node: &Node, base: &Path, settings: Settings) -> io::Result<Self> {
-        let folders = Folders {
-            base: base.into(),
-            socket: node.folders.socket(),
-            cgroup: crate::isolate::cgroup_parent(node.folders.base.parent().unwrap()),
-        };
+        let run = crate::isolate::cgroup_parent(node.folders.base.parent().unwrap());
+        // The guest is the kubelet's, and systemd would want a name of its own for the run's.
+        let cgroup = if crate::machine::is_guest() { String::new() } else { run };
+        let folders = Folders { base: base.into(), socket: node.folders.socket(), cgroup };
         prepare(&folders).await?;
         let authority = &settings.authority;
         let address = SocketAddr::new(NODE_ADDRESS, PORT);

@@ -208,7 +208,8 @@ fn cgroups_of_pods(cgroup: &str) -> Vec<String> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
-            if entry.file_name().to_string_lossy().starts_with("pod") && path.is_dir() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if (name.starts_with("pod") || name.contains("-pod")) && path.is_dir() {
                 found.push(path.display().to_string());
             } else if path.is_dir() {
                 folders.push(path);

@@ -11,13 +11,14 @@ use e2e::kubelet::suite::{self, Stage};
 
 mod changes;
 mod objects;
+mod streams;
 
 fn main() -> ExitCode {
     let folder = match enter() {
         Entered::Done(code) => return code,
         Entered::Inside(folder) => folder,
     };
-    let suites = [objects::tests(), changes::tests()];
+    let suites = [objects::tests(), streams::tests(), changes::tests()];
     let tests = suites.into_iter().flatten().collect();
     let prepare = async |folder: &Path| match missing() {
         Some(reason) => Err(reason),

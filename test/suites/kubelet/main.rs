@@ -16,6 +16,7 @@ mod probes;
 mod resources;
 mod restarts;
 mod security;
+mod streams;
 mod volumes;
 
 fn main() -> ExitCode {
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         volumes::tests(),
         resources::tests(),
         security::tests(),
+        streams::tests(),
         node::tests(),
     ];
     let tests = suites.into_iter().flatten().collect();
