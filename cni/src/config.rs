@@ -49,6 +49,8 @@ pub struct BridgeConfig {
     pub mtu: Option<u32>,
     /// Hide the pods behind the node's address when they talk to anything outside the subnet.
     pub masquerade: bool,
+    /// Whether the subnet gives way to the range that the cluster has for this node's pods.
+    pub follows_pod_cidr: bool,
 }
 
 impl Default for BridgeConfig {
@@ -58,6 +60,7 @@ impl Default for BridgeConfig {
             subnet: Subnet { network: Ipv4Addr::new(10, 88, 0, 0), prefix: 16 },
             mtu: None,
             masquerade: true,
+            follows_pod_cidr: true,
         }
     }
 }

@@ -45,6 +45,6 @@ mod turn;
 
 pub use config::{BridgeConfig, NetworkConfig, ParseSubnetError, Subnet};
 pub use error::NetworkError;
-pub use network::Network;
+pub use network::{Network, PodCidr};
 pub use pod::{Attachment, Dns, PodNetwork, PortMapping, Protocol};
 pub use status::{NetworkStatus, Report};

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::bridge::{Addresses, Bridge};
 use crate::conf::{Choice, Conflist, Folder};
-use crate::config::NetworkConfig;
+use crate::config::{BridgeConfig, NetworkConfig, Subnet};
 use crate::error::NetworkError;
 use crate::plugin::Chain;
 use crate::pod::{Attachment, PodNetwork, is_id};
@@ -26,10 +26,31 @@ pub struct Network {
     config: NetworkConfig,
     folder: Folder,
     records: Records,
-    addresses: Addresses,
-    bridge: Bridge,
+    /// Read by whoever attaches or detaches, changed while there is no pod on it.
+    built_in: RwLock<BuiltIn>,
     turns: Turns,
     readiness: Readiness,
+}
+
+/// The built-in network on one subnet.
+#[derive(Debug)]
+struct BuiltIn {
+    subnet: Subnet,
+    addresses: Addresses,
+    bridge: Bridge,
+}
+
+/// What became of the cluster's range for this node's pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodCidr {
+    /// The built-in network uses it from now on.
+    Taken,
+    /// The built-in network uses it already.
+    Known,
+    /// The operator has decided on another.
+    Configured,
+    /// There are pods on the built-in network, which keep their addresses; it stays what it is.
+    InUse,
 }
 
 /// The first half of an attach: done, or still to be done by plugins.
@@ -49,14 +70,15 @@ impl Network {
             return Err(NetworkError::InvalidConfig { path, reason: fault.to_owned() });
         }
         let records = Records::open(&config.state_dir)?;
-        let leases = records.leases();
-        let taken = leases.iter().map(|(_, lease)| lease.address).collect();
-        let addresses = Addresses::open(&config.state_dir, config.bridge.subnet, taken)?;
+        let subnet = match recall_pod_cidr(&config) {
+            Some(subnet) => subnet,
+            None => config.bridge.subnet,
+        };
+        let built_in = BuiltIn::open(&config, subnet, &records)?;
         Ok(Arc::new(Self {
             folder: Folder::new(config.conf_dir.clone()),
             records,
-            addresses,
-            bridge: Bridge::new(config.bridge.clone(), &leases),
+            built_in: RwLock::new(built_in),
             turns: Turns::default(),
             readiness: Readiness::default(),
             config,
@@ -178,13 +200,48 @@ impl Network {
         blocking(self.config.timeout, "look up network configuration", look).await
     }
 
+    /// Tells the range that the cluster has for this node's pods; the built-in network takes it if it may, and keeps it
+    /// for later runs. Plugins have their own configuration, whatever it says.
+    ///
+    /// # Errors
+    /// The old bridge cannot be removed, or the range cannot be written down.
+    pub async fn set_pod_cidr(self: &Arc<Self>, subnet: Subnet) -> Result<PodCidr, NetworkError> {
+        if !self.config.bridge.follows_pod_cidr {
+            return Ok(PodCidr::Configured);
+        }
+        let network = Arc::clone(self);
+        blocking(self.config.timeout, "change subnet", move || network.change_subnet(subnet)).await
+    }
+
+    fn change_subnet(&self, subnet: Subnet) -> Result<PodCidr, NetworkError> {
+        let mut built_in = self.built_in.write().unwrap_or_else(PoisonError::into_inner);
+        if built_in.subnet == subnet {
+            return Ok(PodCidr::Known);
+        }
+        // Nobody is attaching either: an attach holds the lock until its lease is in the records.
+        if !self.records.leases().is_empty() {
+            return Ok(PodCidr::InUse);
+        }
+        let path = pod_cidr_path(&self.config);
+        sys::durable::write(&path, subnet.to_string().as_bytes())
+            .map_err(NetworkError::state("write", &path))?;
+        built_in.bridge.teardown()?;
+        *built_in = BuiltIn::open(&self.config, subnet, &self.records)?;
+        Ok(PodCidr::Taken)
+    }
+
+    fn built_in(&self) -> RwLockReadGuard<'_, BuiltIn> {
+        self.built_in.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes the node's own part of the built-in network: the bridge and the table of rules. Idempotent.
     ///
     /// # Errors
     /// The kernel refuses.
     pub async fn teardown_node(self: &Arc<Self>) -> Result<(), NetworkError> {
         let network = Arc::clone(self);
-        blocking(self.config.timeout, "remove bridge", move || network.bridge.teardown()).await
+        blocking(self.config.timeout, "remove bridge", move || network.built_in().bridge.teardown())
+            .await
     }
 
     async fn turn(&self, id: &str) -> Result<Turn, NetworkError> {
@@ -224,16 +281,20 @@ impl Network {
     }
 
     fn attach_built_in(&self, pod: &PodNetwork) -> Result<Attachment, NetworkError> {
-        let address = self.addresses.take(&pod.id)?;
-        let lease =
-            self.bridge.lease(pod, address).inspect_err(|_| self.addresses.give_back(address))?;
-        let promise = self.bridge.promise(pod, &lease);
+        let BuiltIn { addresses, bridge, .. } = &*self.built_in();
+        let address = addresses.take(&pod.id)?;
+        let lease = bridge.lease(pod, address).inspect_err(|_| addresses.give_back(address))?;
+        let promise = bridge.promise(pod, &lease);
         let done = self
             .records
             .put(&pod.id, &Record::built_in(lease.clone(), promise.result.clone()))
-            .and_then(|()| self.bridge.connect(pod, &lease));
+            .and_then(|()| bridge.connect(pod, &lease));
         if let Err(error) = done {
-            if let Err(remaining) = self.give_back(&pod.id, address) {
+            if let Err(remaining) = bridge.withdraw(&pod.id).and_then(|()| {
+                self.records.remove(&pod.id)?;
+                addresses.give_back(address);
+                Ok(())
+            }) {
                 warn!(id = pod.id, error = %remaining, "attachment record stays");
             }
             return Err(error);
@@ -243,9 +304,10 @@ impl Network {
 
     /// Gives back what a pod has of the built-in network beyond its links: ports, then the record, then the address.
     fn give_back(&self, id: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
-        self.bridge.withdraw(id)?;
+        let BuiltIn { addresses, bridge, .. } = &*self.built_in();
+        bridge.withdraw(id)?;
         self.records.remove(id)?;
-        self.addresses.give_back(address);
+        addresses.give_back(address);
         Ok(())
     }
 
@@ -333,6 +395,33 @@ impl Network {
         let forget = move || network.records.remove(&id);
         blocking(self.config.timeout, "forget attachment of pod", forget).await
     }
+}
+
+impl BuiltIn {
+    fn open(
+        config: &NetworkConfig,
+        subnet: Subnet,
+        records: &Records,
+    ) -> Result<Self, NetworkError> {
+        let leases = records.leases();
+        let taken = leases.iter().map(|(_, lease)| lease.address).collect();
+        let addresses = Addresses::open(&config.state_dir, subnet, taken)?;
+        let bridge = BridgeConfig { subnet, ..config.bridge.clone() };
+        Ok(Self { subnet, addresses, bridge: Bridge::new(bridge, &leases) })
+    }
+}
+
+fn pod_cidr_path(config: &NetworkConfig) -> PathBuf {
+    config.state_dir.join("pod-cidr")
+}
+
+/// What the cluster said in an earlier run.
+fn recall_pod_cidr(config: &NetworkConfig) -> Option<Subnet> {
+    let path = pod_cidr_path(config);
+    let text = std::fs::read_to_string(&path).ok().filter(|_| config.bridge.follows_pod_cidr)?;
+    text.parse()
+        .inspect_err(|error| warn!(path = %path.display(), %error, "pod CIDR left out"))
+        .ok()
 }
 
 /// Waits for a task that goes on without us; a panic in it is ours.

@@ -191,6 +191,28 @@ fn cni_config(report: &cni::Report) -> Value {
     })
 }
 
+/// Takes what the kubelet knows of the cluster: the range for this node's pods, which is for the built-in network.
+///
+/// Best effort, as everywhere: an error would keep the kubelet from saying that the node is there, and the network that
+/// is in use works.
+pub async fn update_runtime_config(runtime: &Runtime, request: cri::UpdateRuntimeConfigRequest) {
+    let network = request.runtime_config.unwrap_or_default().network_config.unwrap_or_default();
+    let cidr = network.pod_cidr;
+    if cidr.is_empty() {
+        return;
+    }
+    // One of each family, for pods that have both.
+    let Some(subnet) = cidr.split(',').find_map(|one| one.trim().parse::<cni::Subnet>().ok())
+    else {
+        tracing::warn!(cidr, "the pod CIDR has no IPv4 range that the built-in network could use");
+        return;
+    };
+    match runtime.network.set_pod_cidr(subnet).await {
+        Ok(outcome) => tracing::info!(cidr, ?outcome, "pod CIDR"),
+        Err(error) => tracing::warn!(cidr, %error, "the built-in network cannot take the pod CIDR"),
+    }
+}
+
 /// Tells the kubelet how cgroups are made.
 #[must_use]
 pub fn runtime_config(runtime: &Runtime) -> cri::RuntimeConfigResponse {

@@ -37,6 +37,7 @@ mod memory;
 mod mounts;
 mod network;
 mod pods;
+mod ports;
 mod process;
 mod pulls;
 mod random_kills;
@@ -44,6 +45,8 @@ mod recovery;
 mod seccomp;
 mod security;
 mod streaming;
+mod status;
+mod updates;
 mod userns;
 
 fn main() -> ExitCode {
@@ -57,6 +60,8 @@ fn main() -> ExitCode {
         pods::tests(),
         containers::tests(),
         lists::tests(),
+        updates::tests(),
+        status::tests(),
         events::tests(),
         process::tests(),
         files::tests(),
@@ -79,6 +84,7 @@ fn main() -> ExitCode {
         hostile::tests(),
         hosted::tests(),
         network::tests(),
+        ports::tests(),
         recovery::tests(),
         random_kills::tests(),
         daemon::tests(),

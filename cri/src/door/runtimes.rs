@@ -26,6 +26,14 @@ impl RuntimeService for Door {
         Ok(Response::new(status.map_err(refuse("Status"))?))
     }
 
+    async fn update_runtime_config(
+        &self,
+        request: Request<cri::UpdateRuntimeConfigRequest>,
+    ) -> Answer<cri::UpdateRuntimeConfigResponse> {
+        node::update_runtime_config(&self.runtime, request.into_inner()).await;
+        Ok(Response::new(cri::UpdateRuntimeConfigResponse {}))
+    }
+
     async fn runtime_config(
         &self,
         _: Request<cri::RuntimeConfigRequest>,

@@ -113,11 +113,10 @@ pub fn values(config: &Config) -> Result<(), (&'static str, String)> {
     if !named || bridge == "." || bridge == ".." {
         return Err(("network.bridge", format!("{bridge:?} is not the name of an interface")));
     }
-    config
-        .network
-        .subnet
-        .parse::<cni::Subnet>()
-        .map_err(|error| ("network.subnet", error.to_string()))?;
+    let subnet = &config.network.subnet;
+    if !subnet.is_empty() {
+        subnet.parse::<cni::Subnet>().map_err(|error| ("network.subnet", error.to_string()))?;
+    }
     log_filter(&config.log.level).map(drop).map_err(|reason| ("log.level", reason))
 }
 

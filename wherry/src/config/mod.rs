@@ -236,7 +236,7 @@ impl Default for Cni {
 
 impl Default for Network {
     fn default() -> Self {
-        Self { bridge: "wherry0".into(), subnet: "10.88.0.0/16".into(), mtu: 0, masquerade: true }
+        Self { bridge: "wherry0".into(), subnet: String::new(), mtu: 0, masquerade: true }
     }
 }
 

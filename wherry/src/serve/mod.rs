@@ -233,7 +233,10 @@ fn network(config: &Config) -> Result<cni::NetworkConfig, ServeError> {
     network.bin_dirs.clone_from(&config.cni.bin_dirs);
     network.timeout = Duration::from_secs(config.cni.timeout.get().into());
     network.bridge.name.clone_from(&config.network.bridge);
-    network.bridge.subnet = config.network.subnet.parse().map_err(part("the network"))?;
+    network.bridge.follows_pod_cidr = config.network.subnet.is_empty();
+    if !network.bridge.follows_pod_cidr {
+        network.bridge.subnet = config.network.subnet.parse().map_err(part("the network"))?;
+    }
     network.bridge.mtu = Some(config.network.mtu).filter(|mtu| *mtu != 0);
     network.bridge.masquerade = config.network.masquerade;
     Ok(network)
