@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use cni::{NetworkError, PortMapping, Protocol};
+use cni::{Network, NetworkError, PodCidr, PortMapping, Protocol};
 use isolation::{Node, eventually, isolated, links, ping, run};
 
 #[test]
@@ -304,5 +304,36 @@ fn whenever_the_daemon_is_killed_the_next_one_clears_all_it_left() {
         eventually("the links are gone", || links() == before);
         node.open().detach("stays", None).await.unwrap();
         node.unpin("stays");
+    });
+}
+
+#[test]
+fn the_clusters_range_for_pods_is_taken_while_there_is_none() {
+    isolated("the_clusters_range_for_pods_is_taken_while_there_is_none", |node| async move {
+        let network = node.open();
+        let (a, b, c) = (node.pod("aa"), node.pod("bb"), node.pod("cc"));
+        assert_eq!(network.attach(&a).await.unwrap().ips[0].to_string(), "10.88.0.2");
+        let range = "10.244.3.0/24".parse().unwrap();
+        // Pods keep their addresses, and one network has one range.
+        assert_eq!(network.set_pod_cidr(range).await.unwrap(), PodCidr::InUse);
+        network.detach("aa", None).await.unwrap();
+        assert_eq!(network.set_pod_cidr(range).await.unwrap(), PodCidr::Taken);
+        assert_eq!(network.set_pod_cidr(range).await.unwrap(), PodCidr::Known);
+        assert_eq!(network.attach(&b).await.unwrap().ips[0].to_string(), "10.244.3.2");
+        assert!(ping(&b.netns, "10.244.3.1"));
+        let addresses = run("ip", &["-4", "addr", "show", "wherry0"]);
+        assert!(
+            addresses.contains("10.244.3.1/24") && !addresses.contains("10.88."),
+            "{addresses}"
+        );
+        // The next daemon is not told again.
+        drop(network);
+        let network = node.open();
+        assert_eq!(network.attach(&c).await.unwrap().ips[0].to_string(), "10.244.3.3");
+        assert!(ping(&c.netns, "10.244.3.2"));
+        let mut config = node.config();
+        config.bridge.follows_pod_cidr = false;
+        let decided = Network::open(config).unwrap();
+        assert_eq!(decided.set_pod_cidr(range).await.unwrap(), PodCidr::Configured);
     });
 }

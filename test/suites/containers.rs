@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Test> {
         Any: stop_gives_a_grace_period_and_then_kills,
         Any: stop_sends_the_signal_the_image_asks_for,
         Any: stop_kills_at_once_without_a_grace_period,
+        Any: a_later_stop_with_less_patience_shortens_the_wait,
         Any: stop_and_remove_can_be_repeated,
         Wherry: stop_and_remove_take_unknown_ids,
         Any: a_running_container_can_be_removed,
@@ -165,6 +166,28 @@ async fn stop_kills_at_once_without_a_grace_period(world: &mut World) {
     node.prints(&pod, &config, "up").await;
     node.cri.stop(&id, 0).await.unwrap();
     assert_eq!(node.exit(&id).await.exit_code, 137);
+}
+
+async fn a_later_stop_with_less_patience_shortens_the_wait(world: &mut World) {
+    let node = world.node().await;
+    let pod = node.pod("hurry").await;
+    let deaf = script("hurry", "trap 'echo no' TERM; echo up; while :; do sleep 0.1; done");
+    let id = node.run(&pod, &deaf).await;
+    node.prints(&pod, &deaf, "up").await;
+    let start = Instant::now();
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        node.cri.stop(&id, 1).await
+    };
+    let (first, second) = tokio::join!(node.cri.stop(&id, 60), second);
+    first.unwrap();
+    second.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert_eq!(node.exit(&id).await.exit_code, 137);
+    if node.runtime == e2e::runtime::Runtime::Wherry {
+        // It was asked once, however often the kubelet asks.
+        assert_eq!(node.printed(&pod, &deaf).matches("no").count(), 1);
+    }
 }
 
 async fn stop_and_remove_can_be_repeated(world: &mut World) {

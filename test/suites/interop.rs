@@ -9,17 +9,20 @@ use e2e::world::World;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatusRequest,
-    CreateContainerRequest, ExecSyncRequest, ImageSpec, LinuxPodSandboxConfig,
-    ListContainersRequest, ListImagesRequest, PodSandboxConfig, PodSandboxMetadata,
-    PodSandboxStatusRequest, PullImageRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
-    StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest,
-    VersionRequest,
+    ContainerConfig, ContainerEventType, ContainerMetadata, ContainerState, ContainerStatusRequest,
+    CreateContainerRequest, ExecSyncRequest, GetEventsRequest, ImageSpec, LinuxContainerResources,
+    LinuxPodSandboxConfig, ListContainersRequest, ListImagesRequest, PodSandboxConfig,
+    PodSandboxMetadata, PodSandboxStatusRequest, PullImageRequest, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StartContainerRequest, StatusRequest, StopContainerRequest,
+    StopPodSandboxRequest, UpdateContainerResourcesRequest, VersionRequest,
 };
 use tonic::transport::{Channel, Endpoint};
 
 pub fn tests() -> Vec<Test> {
-    tests![Any: a_client_of_an_older_api_drives_a_pod]
+    tests![
+        Any: a_client_of_an_older_api_drives_a_pod,
+        Wherry: a_client_of_an_older_api_hears_events_and_updates_limits,
+    ]
 }
 
 fn image() -> Option<ImageSpec> {
@@ -81,6 +84,40 @@ async fn a_client_of_an_older_api_drives_a_pod(world: &mut World) {
     let config = node.pod_config("older");
     std::fs::create_dir_all(&config.log_directory).unwrap();
     drive(&mut runtime, pod_config(&config), &node.ids).await;
+}
+
+async fn a_client_of_an_older_api_hears_events_and_updates_limits(world: &mut World) {
+    let node = world.node().await;
+    node.pull(BUSYBOX).await.unwrap();
+    let endpoint = Endpoint::from_shared(format!("unix://{}", node.folders.socket().display()));
+    let channel = endpoint.unwrap().timeout(Duration::from_secs(60)).connect().await.unwrap();
+    let mut runtime = RuntimeServiceClient::new(channel);
+    let events = runtime.get_container_events(GetEventsRequest {}).await.unwrap();
+    let mut events = events.into_inner();
+    let pod = node.pod("heard").await;
+    let id = node.run(&pod, &e2e::spec::sleeper("heard")).await;
+    let linux = LinuxContainerResources { cpu_shares: 321, ..Default::default() };
+    let request = UpdateContainerResourcesRequest {
+        container_id: id.clone(),
+        linux: Some(linux),
+        ..Default::default()
+    };
+    runtime.update_container_resources(request).await.unwrap();
+    let limits = node.cri.container(&id).await.unwrap().resources.unwrap().linux.unwrap();
+    assert_eq!(limits.cpu_shares, 321);
+    let mut heard = Vec::new();
+    for _ in 0..4 {
+        let event = events.message().await.unwrap().unwrap();
+        assert_eq!(event.pod_sandbox_status.unwrap().id, pod.id);
+        heard.push((event.container_id, event.container_event_type));
+    }
+    let (created, started) = (
+        i32::from(ContainerEventType::ContainerCreatedEvent),
+        i32::from(ContainerEventType::ContainerStartedEvent),
+    );
+    let pod = pod.id;
+    let expected = [(pod.clone(), created), (pod, started), (id.clone(), created), (id, started)];
+    assert_eq!(heard, expected);
 }
 
 async fn drive(
