@@ -44,8 +44,8 @@ mod random_kills;
 mod recovery;
 mod seccomp;
 mod security;
-mod streaming;
 mod status;
+mod streaming;
 mod updates;
 mod userns;
 
