@@ -9,6 +9,7 @@
 pub mod attribute;
 #[allow(unsafe_code)]
 pub mod bpf;
+pub mod cgroup;
 pub mod confined;
 pub mod durable;
 pub mod jail;

@@ -9,6 +9,7 @@ use proto::shim::cgroups::{v1, v2};
 use serde_json::{Value, json};
 use shim::ErrorKind;
 use shim::runtime::cgroup::Watch;
+use shim::runtime::cgroup::stats::{to_events, to_metrics};
 use shim::runtime::report::Cloned;
 
 use crate::harness::{Case, Test};
@@ -259,7 +260,7 @@ fn statistics() {
     assert_eq!(stats.memory.memory.limit, 128 << 20);
     assert!(stats.memory.working_set() >= 20 << 20 && stats.memory.cache() >= 20 << 20);
     assert_eq!((stats.pids.current, stats.pids.limit), (1, 33));
-    let any = stats.to_metrics();
+    let any = to_metrics(&stats);
     let (usage, pids) = if stats.legacy {
         assert_eq!(any.type_url, "io.containerd.cgroups.v1.Metrics");
         let metrics = v1::Metrics::decode(&any.value[..]).unwrap();
@@ -271,7 +272,7 @@ fn statistics() {
         (metrics.memory.unwrap().usage, metrics.pids.unwrap().limit)
     };
     assert_eq!((usage, pids), (stats.memory.memory.usage, 33));
-    let events = stats.to_events();
+    let events = to_events(&stats);
     assert_eq!(events["memory"]["usage"]["usage"], json!(usage));
     assert_eq!(events["cpu"]["usage"]["total"], json!(stats.cpu.usage));
     let started = Instant::now();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::oci::args::{Flag, Order, Parsed, switch, value};
 use crate::oci::record::{Record, Status};
 use crate::oci::{Context, Verb};
+use crate::runtime::cgroup::stats::to_events;
 use crate::{Failure, FailureKind};
 
 const FLAGS: &[Flag] = &[value(&["interval"]), switch(&["stats"])];
@@ -55,7 +56,7 @@ fn run(context: &Context, args: &Parsed) -> Result<u8, Failure> {
 }
 
 fn stats(record: &Record) -> Value {
-    let data = record.init.as_ref().map(|init| init.watch().stats().to_events());
+    let data = record.init.as_ref().map(|init| to_events(&init.watch().stats()));
     json!({"type": "stats", "id": record.id, "data": data})
 }
 

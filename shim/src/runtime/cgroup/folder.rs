@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use sys::cgroup::Files;
+
 use super::hierarchy::{MOUNT_POINT, Version};
 
 /// The folders of a container, one per hierarchy.
@@ -74,5 +76,32 @@ impl Folders {
     /// Forgets them.
     pub fn clear(&mut self) {
         self.dirs = Box::default();
+    }
+}
+
+/// Everything is read once in a while here: nothing is kept open.
+impl Files for &Folders {
+    fn is_legacy(&self, controller: &str) -> bool {
+        self.legacy(controller).is_some()
+    }
+
+    fn is_unified(&self) -> bool {
+        self.unified().is_some()
+    }
+
+    fn read(&mut self, controller: &str, names: [&str; 2]) -> Option<String> {
+        Folders::read(self, controller, names)
+    }
+
+    fn read_unified(&mut self, name: &str) -> Option<String> {
+        fs::read_to_string(self.unified()?.join(name)).ok()
+    }
+
+    fn names(&self, controller: &str) -> Vec<String> {
+        let Some(dir) = self.legacy(controller).or_else(|| self.unified()) else {
+            return Vec::new();
+        };
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use sys::cgroup::Stats;
 
 use crate::{Failure, FailureKind};
 use oci_spec::runtime::LinuxResources;
@@ -17,7 +18,6 @@ use super::folder::Folders;
 use super::freeze::Freezer;
 use super::hierarchy::{Hierarchy, Version};
 use super::notice::OomNotice;
-use super::stats::Stats;
 use super::{Doors, Place, scope, update, write_file};
 
 /// How often and with which pause a cgroup that is still in use is tried to be removed. Its last processes are dead
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 ///   signal_all(signal)          everybody, also those in cgroups below; a frozen one is thawed to die
 ///   processes()                 everybody's pid
 ///   update(&LinuxResources)     other limits, all or none; allocates: to be called in a forked builder
-///   stats()                     what the kernel counts; `to_metrics` and `to_events` say it for others
+///   stats()                     what the kernel counts; `to_metrics` and `to_events` of `stats` say it for others
 ///   oom_kills()                 the kernel's kills so far
 ///   remove()                    ends whoever is left and removes the folders
 /// ```
@@ -209,7 +209,7 @@ impl Watch {
 
     /// Everything that the kernel counts for the cgroups.
     pub fn stats(&self) -> Stats {
-        Stats::read(&self.folders)
+        Stats::read(&mut &self.folders)
     }
 
     /// Sends a signal to everybody in the cgroups, and in those below them.

@@ -2,61 +2,63 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Counter, Io, IoEntry, Pressure, Stall, Stats};
+use sys::cgroup::{Counter, Fields, Io, IoEntry, Pressure, Stall, Stats};
 
-impl Stats {
-    /// What `events --stats` prints as `data`.
-    #[must_use]
-    pub fn to_events(&self) -> Value {
-        let cpu = &self.cpu;
-        let memory = &self.memory;
-        let hugetlb: Map<String, Value> = self
-            .hugetlb
-            .iter()
-            .map(|row| {
-                let Counter { usage, peak, failures, .. } = row.counter;
-                (row.size.clone(), json!({"usage": usage, "max": peak, "failcnt": failures}))
-            })
-            .collect();
-        let limit = if self.pids.limit == u64::MAX { 0 } else { self.pids.limit };
-        let mut data = json!({
-            "cpu": {
-                "usage": {
-                    "total": cpu.usage,
-                    "percpu": cpu.per_cpu,
-                    "kernel": cpu.system,
-                    "user": cpu.user,
-                },
-                "throttling": {
-                    "periods": cpu.periods,
-                    "throttledPeriods": cpu.throttled_periods,
-                    "throttledTime": cpu.throttled,
-                },
+/// What `events --stats` prints as `data`.
+#[must_use]
+pub fn to_events(stats: &Stats) -> Value {
+    let cpu = &stats.cpu;
+    let memory = &stats.memory;
+    let hugetlb: Map<String, Value> = stats
+        .hugetlb
+        .iter()
+        .map(|row| {
+            let Counter { usage, peak, failures, .. } = row.counter;
+            (row.size.clone(), json!({"usage": usage, "max": peak, "failcnt": failures}))
+        })
+        .collect();
+    let limit = if stats.pids.limit == u64::MAX { 0 } else { stats.pids.limit };
+    let mut data = json!({
+        "cpu": {
+            "usage": {
+                "total": cpu.usage,
+                "percpu": cpu.per_cpu,
+                "kernel": cpu.system,
+                "user": cpu.user,
             },
-            "memory": {
-                "cache": memory.cache(),
-                "usage": counter(&memory.memory),
-                "swap": counter(&memory.with_swap),
-                "kernel": counter(&memory.kernel),
-                "kernelTCP": counter(&memory.kernel_tcp),
-                "raw": memory.stat,
-                "event_count": memory.events,
+            "throttling": {
+                "periods": cpu.periods,
+                "throttledPeriods": cpu.throttled_periods,
+                "throttledTime": cpu.throttled,
             },
-            "pids": {"current": self.pids.current, "limit": limit},
-            "blkio": io(&self.io),
-            "hugetlb": hugetlb,
-            "intel_rdt": {},
-            "network_interfaces": null,
-        });
-        let pressures =
-            [("cpu", cpu.pressure), ("memory", memory.pressure), ("blkio", self.io.pressure)];
-        for (place, pressure) in pressures {
-            if let Some(pressure) = pressure {
-                data[place]["psi"] = psi(&pressure);
-            }
+        },
+        "memory": {
+            "cache": memory.cache(),
+            "usage": counter(&memory.memory),
+            "swap": counter(&memory.with_swap),
+            "kernel": counter(&memory.kernel),
+            "kernelTCP": counter(&memory.kernel_tcp),
+            "raw": map(&memory.stat),
+            "event_count": map(&memory.events),
+        },
+        "pids": {"current": stats.pids.current, "limit": limit},
+        "blkio": io(&stats.io),
+        "hugetlb": hugetlb,
+        "intel_rdt": {},
+        "network_interfaces": null,
+    });
+    let pressures =
+        [("cpu", cpu.pressure), ("memory", memory.pressure), ("blkio", stats.io.pressure)];
+    for (place, pressure) in pressures {
+        if let Some(pressure) = pressure {
+            data[place]["psi"] = psi(&pressure);
         }
-        data
     }
+    data
+}
+
+fn map(fields: &Fields) -> Map<String, Value> {
+    fields.iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
 fn counter(counter: &Counter) -> Value {

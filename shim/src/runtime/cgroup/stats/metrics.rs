@@ -6,21 +6,19 @@ use prost::Message;
 use prost_types::Any;
 use proto::shim::cgroups::{v1, v2};
 
-use super::{Counter, Io, IoEntry, Memory, Pressure, Rdma, Stall, Stats};
+use sys::cgroup::{Counter, Io, IoEntry, Memory, Pressure, Rdma, Stall, Stats};
 
 const MICROSECOND: u64 = 1000;
 
-impl Stats {
-    /// What `Task.Stats` answers: the message of the version that counts the memory, with its type's name.
-    #[must_use]
-    pub fn to_metrics(&self) -> Any {
-        let (name, value) = if self.legacy {
-            ("io.containerd.cgroups.v1.Metrics", legacy(self).encode_to_vec())
-        } else {
-            ("io.containerd.cgroups.v2.Metrics", unified(self).encode_to_vec())
-        };
-        Any { type_url: name.to_owned(), value }
-    }
+/// What `Task.Stats` answers: the message of the version that counts the memory, with its type's name.
+#[must_use]
+pub fn to_metrics(stats: &Stats) -> Any {
+    let (name, value) = if stats.legacy {
+        ("io.containerd.cgroups.v1.Metrics", legacy(stats).encode_to_vec())
+    } else {
+        ("io.containerd.cgroups.v2.Metrics", unified(stats).encode_to_vec())
+    };
+    Any { type_url: name.to_owned(), value }
 }
 
 fn legacy(stats: &Stats) -> v1::Metrics {
@@ -68,7 +66,7 @@ fn legacy(stats: &Stats) -> v1::Metrics {
 }
 
 fn legacy_memory(memory: &Memory) -> v1::MemoryStat {
-    let get = getter(&memory.stat);
+    let get = |name: &str| memory.stat.or_zero(name);
     let entry = |counter: &Counter| {
         let Counter { usage, peak, limit, failures } = *counter;
         Some(v1::MemoryEntry { limit, usage, max: peak, failcnt: failures })
@@ -147,7 +145,7 @@ fn legacy_rdma(rows: &[Rdma]) -> Vec<v1::RdmaEntry> {
 
 fn unified(stats: &Stats) -> v2::Metrics {
     let cpu = &stats.cpu;
-    let event = getter(&stats.memory.events);
+    let event = |name: &str| stats.memory.events.or_zero(name);
     v2::Metrics {
         pids: Some(v2::PidsStat { current: stats.pids.current, limit: limit_or_zero(stats) }),
         cpu: Some(v2::CpuStat {
@@ -191,7 +189,7 @@ fn unified(stats: &Stats) -> v2::Metrics {
 
 #[allow(deprecated)]
 fn unified_memory(memory: &Memory) -> v2::MemoryStat {
-    let get = getter(&memory.stat);
+    let get = |name: &str| memory.stat.or_zero(name);
     v2::MemoryStat {
         anon: get("anon"),
         file: get("file"),
@@ -280,8 +278,4 @@ fn pressure(pressure: Option<Pressure>) -> Option<v2::PsiStats> {
 
 fn limit_or_zero(stats: &Stats) -> u64 {
     if stats.pids.limit == u64::MAX { 0 } else { stats.pids.limit }
-}
-
-fn getter(fields: &BTreeMap<String, u64>) -> impl Fn(&str) -> u64 + '_ {
-    |name| fields.get(name).copied().unwrap_or(0)
 }

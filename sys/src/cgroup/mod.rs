@@ -1,15 +1,40 @@
-//! What the kernel counts for a container, whichever version of cgroups counts it.
+//! What the kernel counts for a cgroup, whichever version of cgroups counts it.
 //!
 //! Times are nanoseconds and sizes bytes. A limit that there is not is `u64::MAX`, as the kernel's largest number, and
 //! a file that a host does not have counts nothing.
+//!
+//! The shim reads everything once in a while, by path; the daemon reads a little very often, from descriptors that it
+//! keeps. Both use the functions here, over [`Files`]; `place` finds a process's cgroups, `kept` keeps their files.
 
-mod events;
-mod metrics;
+mod fields;
+mod kept;
+mod place;
 mod read;
 
-use std::collections::BTreeMap;
+pub use fields::Fields;
+pub use kept::Kept;
+pub use place::Places;
+pub use read::{cpu, cpu_time, io_done, memory, memory_now, pids, pressure};
 
-use super::folder::Folders;
+/// Where the files of one cgroup are.
+///
+/// Files are named in the words of both versions; an empty name says that this version has none.
+pub trait Files {
+    /// Whether version 1 has this controller here.
+    fn is_legacy(&self, controller: &str) -> bool;
+
+    /// Whether the unified hierarchy has this cgroup, with or without controllers.
+    fn is_unified(&self) -> bool;
+
+    /// The text of a file of a controller, in the words of the version that has it; `None` where there is none.
+    fn read(&mut self, controller: &str, names: [&str; 2]) -> Option<String>;
+
+    /// The text of a file that only the unified hierarchy has, also where its controllers are elsewhere.
+    fn read_unified(&mut self, name: &str) -> Option<String>;
+
+    /// The names of all files beside those of a controller.
+    fn names(&self, controller: &str) -> Vec<String>;
+}
 
 /// Everything.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -84,9 +109,9 @@ pub struct Memory {
     /// Its network buffers; version 1 only.
     pub kernel_tcp: Counter,
     /// memory.stat, as it is.
-    pub stat: BTreeMap<String, u64>,
+    pub stat: Fields,
     /// memory.events of version 2: how often each limit was reached.
-    pub events: BTreeMap<String, u64>,
+    pub events: Fields,
     /// How many processes the kernel has killed.
     pub oom_kills: u64,
     /// Version 1: the kernel does not kill.
@@ -111,9 +136,16 @@ impl Memory {
         self.memory.usage.saturating_sub(idle)
     }
 
+    /// Memory of the processes themselves, as version 1 names it; version 2 has "anon".
+    #[must_use]
+    pub fn rss(&self) -> u64 {
+        self.first(&["total_rss", "rss", "anon"])
+    }
+
     /// The first of these fields of memory.stat that there is.
-    fn first(&self, names: &[&str]) -> u64 {
-        names.iter().find_map(|name| self.stat.get(*name)).copied().unwrap_or(0)
+    #[must_use]
+    pub fn first(&self, names: &[&str]) -> u64 {
+        names.iter().find_map(|name| self.stat.get(name)).unwrap_or(0)
     }
 }
 
@@ -205,8 +237,8 @@ pub struct Stall {
 }
 
 impl Stats {
-    /// Reads the files.
-    pub(super) fn read(folders: &Folders) -> Self {
-        read::all(folders)
+    /// Reads everything.
+    pub fn read(files: &mut impl Files) -> Self {
+        read::all(files)
     }
 }
