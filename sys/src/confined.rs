@@ -9,6 +9,7 @@
 //! [`remove_tree`] is stricter still (`RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV`): it neither follows a link nor
 //! enters a mount, and its memory does not grow with the depth of the tree.
 
+mod measure;
 mod remove;
 
 use std::collections::VecDeque;
@@ -22,6 +23,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{self as rfs, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+pub use measure::{Measure, measure_tree};
 pub use remove::remove_tree;
 
 /// Symbolic links expanded for one path before it is taken for a loop (path_resolution(7) uses the same number).

@@ -14,6 +14,7 @@
 //! The bind mounts are made in the caller's mount namespace. A caller killed between any two lines leaves at
 //! most empty files and some of the mounts, which is what [`unpin`] is made to clear.
 
+mod count;
 mod sysctl;
 
 use std::fs::{self, OpenOptions};
@@ -28,6 +29,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Mode, OFlags, fstatfs};
 use thiserror::Error;
+
+pub use count::{Interface, Traffic, interfaces};
 
 use crate::link::{LOOPBACK, Links};
 use sysctl::Sysctl;

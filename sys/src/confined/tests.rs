@@ -11,7 +11,10 @@ struct Yard {
 
 impl Yard {
     fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("confined-{}-{name}", std::process::id()));
+        Self::below(&std::env::temp_dir(), name)
+    }
+    fn below(folder: &Path, name: &str) -> Self {
+        let dir = folder.join(format!("confined-{}-{name}", std::process::id()));
         fs::create_dir_all(dir.join("root")).unwrap();
         fs::create_dir_all(dir.join("outside")).unwrap();
         Self { dir }
@@ -143,4 +146,54 @@ fn removing_a_tree_stops_at_a_mount_and_leaves_the_mounted_tree() {
     .unwrap();
     assert_eq!(removed.unwrap_err().errno(), Some(libc::EXDEV));
     assert_eq!(fs::read(yard.dir.join("outside/kept")).unwrap(), b"kept");
+}
+
+fn measure(yard: &Yard) -> Measure {
+    measure_tree(File::open(&yard.dir).unwrap().as_fd(), OsStr::new("root")).unwrap()
+}
+
+#[test]
+fn a_tree_is_measured_without_what_links_point_to() {
+    let yard = Yard::new("measure");
+    let empty = measure(&yard);
+    assert_eq!(empty.inodes, 1);
+    fs::write(yard.dir.join("outside/large"), vec![1; 1 << 20]).unwrap();
+    symlink(yard.dir.join("outside"), yard.inside("link")).unwrap();
+    fs::create_dir(yard.inside("dir")).unwrap();
+    fs::write(yard.inside("dir/file"), vec![1; 64 << 10]).unwrap();
+    fs::hard_link(yard.inside("dir/file"), yard.inside("second-name")).unwrap();
+    File::create(yard.inside("sparse")).unwrap().set_len(1 << 30).unwrap();
+    let full = measure(&yard);
+    assert_eq!(full.inodes, 5, "the directory, the link, the file once, the hole");
+    let grown = full.bytes - empty.bytes;
+    assert!((64 << 10..256 << 10).contains(&grown), "{grown}");
+    assert!(!full.partial);
+    fs::remove_file(yard.dir.join("outside/large")).unwrap();
+    let nothing = measure_tree(File::open(&yard.dir).unwrap().as_fd(), OsStr::new("no")).unwrap();
+    assert_eq!(nothing, Measure::default());
+}
+
+/// Makes a chain of directories as deep as asked, with others beside it in the upper part.
+fn comb(yard: &Yard, depth: usize) {
+    let mut dir: OwnedFd = File::open(yard.inside("")).unwrap().into();
+    for level in 0..depth {
+        rfs::mkdirat(&dir, "d", Mode::from_raw_mode(0o755)).unwrap();
+        if level < 300 {
+            rfs::mkdirat(&dir, "e", Mode::from_raw_mode(0o755)).unwrap();
+        }
+        dir = rfs::openat(&dir, "d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+}
+
+#[test]
+fn a_tree_of_any_depth_is_measured_with_few_files_open_and_a_bottomless_one_is_said_to_be() {
+    let yard = Yard::new("deep");
+    comb(&yard, 300);
+    let found = measure(&yard);
+    assert_eq!((found.inodes, found.partial), (601, false));
+    // In memory: thousands of directories on a disk take seconds.
+    let yard = Yard::below(Path::new("/dev/shm"), "bottomless");
+    comb(&yard, 4200);
+    let found = measure(&yard);
+    assert!(found.partial && found.inodes > 4300, "{found:?}");
 }
