@@ -6,6 +6,7 @@
 //! - `sandbox/` and `container/`: one verb a file; `state` is an enum that is moved in one place and drawn there;
 //!   `run` and `create` are chains of steps, each of which registers its undo.
 //! - `picture/`: the ImageService's verbs.
+//! - `stats/`: what containers and pods use, and its form as metrics.
 //! - [`spec`]: from CRI's wishes to an OCI specification, pure.
 //! - [`recover`]: what the last daemon left: adopted, finished, or taken back.
 //! - [`events`]: what happens to containers and sandboxes, for those who would rather be told than ask.
@@ -44,6 +45,7 @@ pub mod sandbox;
 mod selinux;
 mod signal;
 pub mod spec;
+mod stats;
 pub mod streaming;
 mod undo;
 

@@ -1,6 +1,7 @@
 //! Resources of a container or pod, and the caps on what a request may carry.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 use proto::cri;
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,18 @@ impl CgroupParent {
         } else {
             format!("{}:{SCOPE_PREFIX}:{id}", self.0)
         }
+    }
+
+    /// The path of the pod's own cgroup below the hierarchies' mount points; none where the client named none.
+    #[must_use]
+    pub fn own_path(&self) -> Option<PathBuf> {
+        if [DEFAULT_PARENT, DEFAULT_SLICE, ""].contains(&self.as_str()) {
+            return None;
+        }
+        if self.0.starts_with('/') {
+            return Some(PathBuf::from(&self.0));
+        }
+        shim::slice::slice_path(&self.0).map(|path| Path::new("/").join(path))
     }
 
     /// The parent itself.
@@ -345,6 +358,11 @@ mod tests {
         let leaf = |text: &str| {
             CgroupParent::parse(text, CgroupDriver::Cgroupfs).map(|parent| parent.leaf("x"))
         };
+        let own = |text: &str| {
+            CgroupParent::parse(text, CgroupDriver::Systemd).map(|parent| parent.own_path())
+        };
+        assert_eq!((own(""), own("/a/b/")), (Ok(None), Ok(Some("/a/b".into()))));
+        assert_eq!(own("a-b.slice"), Ok(Some("/a.slice/a-b.slice".into())));
         assert_eq!(leaf("").unwrap(), "/wherry/x");
         assert_eq!(leaf("kubepods/pod1/").unwrap(), "/kubepods/pod1/x");
         assert!(leaf("/a/../b").is_err() && leaf("kubepods.slice").is_err());

@@ -25,6 +25,7 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::config::Metadata;
 use crate::sandbox::paths::PodPaths;
 use crate::streaming::Tickets;
+use crate::stats::layer::Surveyor;
 
 /// The name of the built-in runtime as a RuntimeClass handler; the empty name means it too.
 pub const HANDLER: &str = "wherry";
@@ -82,6 +83,7 @@ pub struct Runtime {
     pub(crate) execs: tokio::sync::Semaphore,
     pub(crate) streaming: Arc<Tickets>,
     sessions: Semaphore,
+    pub(crate) surveyor: Surveyor,
 }
 
 impl Runtime {
@@ -107,6 +109,7 @@ impl Runtime {
             execs: tokio::sync::Semaphore::new(MAX_EXECS),
             streaming: parts.streaming,
             sessions: Semaphore::new(MAX_SESSIONS),
+            surveyor: Surveyor::default(),
         }
     }
 

@@ -81,6 +81,13 @@ pub trait Snapshotter: Send + Sync + Debug {
     /// Something inside cannot be deleted; calling again goes on.
     fn release(&self, key: &RootfsKey) -> Result<(), SnapshotError>;
 
+    /// What has been written into a rootfs, by looking at every file; `None` if there are more than `most`. A key that
+    /// is not prepared has nothing.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn written(&self, key: &RootfsKey, most: u64) -> Result<Option<Usage>, SnapshotError>;
+
     /// All committed layers.
     fn layers(&self) -> Vec<LayerInfo>;
 

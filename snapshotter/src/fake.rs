@@ -166,6 +166,16 @@ impl Snapshotter for Fake {
         delete_tree(&self.root.join(key.as_str()))
     }
 
+    fn written(&self, key: &RootfsKey, most: u64) -> Result<Option<Usage>, SnapshotError> {
+        let Some(rootfs) = self.rootfs(key) else { return Ok(Some(Usage::default())) };
+        let mut usage = Usage { bytes: 0, inodes: 1 };
+        for entry in std::fs::read_dir(rootfs.upper).into_iter().flatten().flatten() {
+            let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+            usage = usage + Usage { bytes, inodes: 1 };
+        }
+        Ok(Some(usage).filter(|usage| usage.inodes < most))
+    }
+
     fn layers(&self) -> Vec<LayerInfo> {
         self.state().layers.values().map(|(info, _)| info.clone()).collect()
     }

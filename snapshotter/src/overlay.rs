@@ -20,6 +20,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -322,6 +323,22 @@ impl Snapshotter for Overlay {
         }
         self.index().rootfs.remove(key);
         delete_tree(&away)
+    }
+
+    fn written(&self, key: &RootfsKey, most: u64) -> Result<Option<Usage>, SnapshotError> {
+        let dir = self.rootfs_dir(key);
+        let open = match File::open(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(Usage::default())),
+            other => other.map_err(|e| SnapshotError::io("open", &dir, e))?,
+        };
+        let found = sys::confined::measure_tree(open.as_fd(), "upper".as_ref(), most)?;
+        if found.partial && most != u64::MAX {
+            return Ok(None);
+        }
+        if found.partial {
+            tracing::warn!(rootfs = %key, "a container's directories are too deep to be measured");
+        }
+        Ok(Some(Usage { bytes: found.bytes, inodes: found.inodes }))
     }
 
     fn layers(&self) -> Vec<LayerInfo> {

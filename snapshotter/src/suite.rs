@@ -35,6 +35,10 @@ pub const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("a layer below a view is not removed", a_layer_below_a_view_is_not_removed),
     ("a view can be mounted whatever its layers", a_view_can_be_mounted_whatever_its_layers),
     ("usage follows the layers", usage_follows_the_layers),
+    (
+        "what is written is measured and what is below is not",
+        what_is_written_is_measured_and_what_is_below_is_not,
+    ),
 ];
 
 /// Runs every behaviour on a snapshotter of its own.
@@ -230,4 +234,18 @@ fn usage_follows_the_layers(s: &dyn Snapshotter) {
     drop(s.remove_layer(&chain(2)).expect("remove"));
     assert_eq!(s.usage(), Usage { bytes: 1, inodes: 1 });
     assert_eq!(s.layers()[0].usage, s.usage());
+}
+
+fn what_is_written_is_measured_and_what_is_below_is_not(s: &dyn Snapshotter) {
+    commit(s, 1, None);
+    let written = |most| s.written(&key("c1"), most).expect("measure");
+    assert_eq!(written(u64::MAX), Some(Usage::default()));
+    let rootfs = s.prepare(&key("c1"), Some(&chain(1))).expect("prepare");
+    let before = written(u64::MAX).expect("nothing is too much");
+    assert_eq!(before.inodes, 1);
+    fs::write(rootfs.upper.join("file"), vec![1; 100_000]).expect("write");
+    let after = written(u64::MAX).expect("nothing is too much");
+    assert_eq!(after.inodes, 2);
+    assert!((100_000..200_000).contains(&(after.bytes - before.bytes)), "{after:?}");
+    assert_eq!(written(2), None);
 }

@@ -15,6 +15,7 @@ pub mod reopen_log;
 pub mod security;
 pub mod start;
 pub mod state;
+pub mod stats;
 pub mod status;
 pub mod stop;
 pub mod update;
@@ -34,6 +35,8 @@ use crate::error::Error;
 use crate::id::{ContainerId, SandboxId};
 use crate::limits::Resources;
 use crate::signal::Signal;
+use crate::stats::layer::Layer;
+use crate::stats::meter::Meter;
 use config::ContainerConfig;
 use state::State;
 
@@ -108,6 +111,10 @@ pub struct Container {
     pub removal: tokio::sync::Mutex<()>,
     /// What its execs are made from, since the first one.
     pub(crate) process: tokio::sync::OnceCell<Box<[u8]>>,
+    /// Reads its cgroup.
+    pub meter: Meter,
+    /// What it has written into its root file system.
+    pub layer: Layer,
 }
 
 impl Container {
@@ -135,6 +142,8 @@ impl Container {
             turn: tokio::sync::Mutex::default(),
             removal: tokio::sync::Mutex::default(),
             process: tokio::sync::OnceCell::new(),
+            meter: Meter::default(),
+            layer: Layer::default(),
         }
     }
 

@@ -31,6 +31,7 @@ async fn watch(runtime: &Runtime, container: &Container) -> Result<(), Error> {
         let _turn = container.turn.lock().await;
         runtime.move_container(container, |state| state.ended(how));
     }
+    container.meter.close();
     let State::Exited(ended) = container.state.borrow().clone() else { return Ok(()) };
     write(runtime, container, ended).await?;
     let failed = |source| Error::Shim {

@@ -59,6 +59,7 @@ impl ImageService for Door {
         &self,
         _: Request<cri::ImageFsInfoRequest>,
     ) -> Answer<cri::ImageFsInfoResponse> {
-        Ok(Response::new(picture::fs_info::fs_info(&self.runtime)))
+        let info = picture::fs_info::fs_info(&self.runtime).await;
+        Ok(Response::new(info.map_err(refuse("ImageFsInfo"))?))
     }
 }

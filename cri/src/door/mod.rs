@@ -2,6 +2,7 @@
 
 mod backend;
 mod images;
+mod list;
 mod runtimes;
 pub mod stream;
 
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use proto::cri::image_service_server::ImageServiceServer;
 use proto::cri::runtime_service_server::RuntimeServiceServer;
 use tonic::{Code, Status};
+
+use list::Lists;
 
 use crate::error::Error;
 use crate::runtime::Runtime;
@@ -32,10 +35,11 @@ impl Door {
 
     /// The RuntimeService.
     #[must_use]
-    pub fn runtime_service(&self) -> RuntimeServiceServer<Self> {
-        RuntimeServiceServer::new(self.clone())
+    pub fn runtime_service(&self) -> Lists {
+        let typed = RuntimeServiceServer::new(self.clone())
             .max_decoding_message_size(MESSAGE_BYTES)
-            .max_encoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES);
+        Lists::before(typed, self.clone())
     }
 
     /// Ends the streams that would go on for as long as the daemon does, so that it can end.

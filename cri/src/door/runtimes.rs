@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Door, refuse, stream};
 use crate::error::Error;
-use crate::{container, node, sandbox};
+use crate::{container, node, sandbox, stats};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -211,6 +211,51 @@ impl RuntimeService for Door {
     ) -> Answer<cri::CheckpointContainerResponse> {
         let error = unsupported("checkpoint a container", "checkpoints");
         Err(refuse("CheckpointContainer")(error))
+    }
+
+    async fn container_stats(
+        &self,
+        request: Request<cri::ContainerStatsRequest>,
+    ) -> Answer<cri::ContainerStatsResponse> {
+        let stats = container::stats::stats(&self.runtime, &request.get_ref().container_id).await;
+        let stats = Some(stats.map_err(refuse("ContainerStats"))?);
+        Ok(Response::new(cri::ContainerStatsResponse { stats }))
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<cri::ListContainerStatsRequest>,
+    ) -> Answer<cri::ListContainerStatsResponse> {
+        let stats = container::stats::list(&self.runtime, request.into_inner().filter).await;
+        let stats = stats.map_err(refuse("ListContainerStats"))?;
+        Ok(Response::new(cri::ListContainerStatsResponse { stats }))
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<cri::PodSandboxStatsRequest>,
+    ) -> Answer<cri::PodSandboxStatsResponse> {
+        let stats = sandbox::stats::stats(&self.runtime, &request.get_ref().pod_sandbox_id).await;
+        let stats = Some(stats.map_err(refuse("PodSandboxStats"))?);
+        Ok(Response::new(cri::PodSandboxStatsResponse { stats }))
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<cri::ListPodSandboxStatsRequest>,
+    ) -> Answer<cri::ListPodSandboxStatsResponse> {
+        let stats = sandbox::stats::list(&self.runtime, request.into_inner().filter).await;
+        let stats = stats.map_err(refuse("ListPodSandboxStats"))?;
+        Ok(Response::new(cri::ListPodSandboxStatsResponse { stats }))
+    }
+
+    // ListPodSandboxMetrics and StreamPodSandboxMetrics are in `list`.
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<cri::ListMetricDescriptorsRequest>,
+    ) -> Answer<cri::ListMetricDescriptorsResponse> {
+        let descriptors = stats::metric::descriptors();
+        Ok(Response::new(cri::ListMetricDescriptorsResponse { descriptors }))
     }
 
     async fn exec_sync(

@@ -8,6 +8,7 @@ pub mod port_forward;
 pub mod remove;
 pub mod run;
 pub mod state;
+pub mod stats;
 pub mod status;
 pub mod stop;
 pub mod update;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::id::SandboxId;
+use crate::stats::meter::Meter;
 use config::{PodResources, SandboxConfig};
 use state::State;
 
@@ -45,6 +47,8 @@ pub struct Sandbox {
     pub update: tokio::sync::Mutex<()>,
     /// Held by the one who stops or removes it.
     pub teardown: tokio::sync::Mutex<()>,
+    /// Reads the pod's own cgroup.
+    pub meter: Meter,
 }
 
 impl Sandbox {
@@ -57,6 +61,7 @@ impl Sandbox {
             record,
             state: Mutex::new(state),
             teardown: tokio::sync::Mutex::default(),
+            meter: Meter::default(),
         }
     }
 

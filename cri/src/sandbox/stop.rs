@@ -35,6 +35,7 @@ pub async fn take_down(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result
     for killed in futures_util::future::join_all(kills).await {
         killed?;
     }
+    sandbox.meter.close();
     let paths = runtime.pod_paths(sandbox.id());
     if sandbox.record.config.network == PodScope::Pod {
         let netns = paths.net();

@@ -34,6 +34,8 @@ const LONGEST: usize = 1 << 20;
 pub struct Kept {
     places: Places,
     files: Vec<Slot>,
+    /// By controller: a cgroup gets no new files.
+    names: Vec<(String, Vec<String>)>,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl Kept {
     /// A cgroup; nothing is opened yet.
     #[must_use]
     pub fn new(places: Places) -> Self {
-        Self { places, files: Vec::new() }
+        Self { places, files: Vec::new(), names: Vec::new() }
     }
 
     /// Where it is.
@@ -138,12 +140,19 @@ impl Files for Kept {
         self.text(UNIFIED, name)
     }
 
-    fn names(&self, controller: &str) -> Vec<String> {
+    fn names(&mut self, controller: &str) -> Vec<String> {
+        if let Some((_, names)) = self.names.iter().find(|(own, _)| own == controller) {
+            return names.clone();
+        }
         let Some(dir) = self.places.legacy(controller).or_else(|| self.places.unified()) else {
             return Vec::new();
         };
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let own = |name: &String| name.split('.').next() == Some(controller);
+        let names: Vec<String> = names.filter(own).collect();
+        self.names.push((controller.to_owned(), names.clone()));
+        names
     }
 }
 

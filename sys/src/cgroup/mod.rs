@@ -6,15 +6,17 @@
 //! The shim reads everything once in a while, by path; the daemon reads a little very often, from descriptors that it
 //! keeps. Both use the functions here, over [`Files`]; `place` finds a process's cgroups, `kept` keeps their files.
 
+mod descriptors;
 mod fields;
 mod kept;
 mod place;
 mod read;
 
+pub use descriptors::{Descriptors, count_descriptors};
 pub use fields::Fields;
 pub use kept::Kept;
 pub use place::Places;
-pub use read::{cpu, cpu_time, io_done, memory, memory_now, pids, pressure};
+pub use read::{cpu, cpu_time, huge_pages, io_done, memory, memory_now, pids, pressure};
 
 /// Where the files of one cgroup are.
 ///
@@ -32,8 +34,8 @@ pub trait Files {
     /// The text of a file that only the unified hierarchy has, also where its controllers are elsewhere.
     fn read_unified(&mut self, name: &str) -> Option<String>;
 
-    /// The names of all files beside those of a controller.
-    fn names(&self, controller: &str) -> Vec<String>;
+    /// The names of all files of a controller: those that begin with its name.
+    fn names(&mut self, controller: &str) -> Vec<String>;
 }
 
 /// Everything.

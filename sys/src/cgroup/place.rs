@@ -78,6 +78,13 @@ impl Places {
         self.legacy.iter().find(|(names, _)| has(names)).map(|(_, path)| path.as_path())
     }
 
+    /// A folder that every process of the cgroup is in.
+    #[must_use]
+    pub fn any(&self) -> Option<&Path> {
+        let legacy = || self.legacy.first().map(|(_, path)| path.as_path());
+        self.unified().or_else(legacy)
+    }
+
     /// Whether the cgroup is there, in any hierarchy.
     #[must_use]
     pub fn exist(&self) -> bool {

@@ -231,8 +231,8 @@ fn device(word: &str) -> Option<(u64, u64)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Which sizes there are the files' names say.
-fn huge_pages(files: &mut impl Files) -> Vec<HugePages> {
+/// Reads the use of huge pages. Which sizes there are the files' names say.
+pub fn huge_pages(files: &mut impl Files) -> Vec<HugePages> {
     let last = if files.is_legacy("hugetlb") { ".usage_in_bytes" } else { ".current" };
     let size = |name: &String| {
         let size = name.strip_prefix("hugetlb.")?.strip_suffix(last)?;

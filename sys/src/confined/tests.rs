@@ -149,7 +149,7 @@ fn removing_a_tree_stops_at_a_mount_and_leaves_the_mounted_tree() {
 }
 
 fn measure(yard: &Yard) -> Measure {
-    measure_tree(File::open(&yard.dir).unwrap().as_fd(), OsStr::new("root")).unwrap()
+    measure_tree(File::open(&yard.dir).unwrap().as_fd(), OsStr::new("root"), u64::MAX).unwrap()
 }
 
 #[test]
@@ -169,8 +169,11 @@ fn a_tree_is_measured_without_what_links_point_to() {
     assert!((64 << 10..256 << 10).contains(&grown), "{grown}");
     assert!(!full.partial);
     fs::remove_file(yard.dir.join("outside/large")).unwrap();
-    let nothing = measure_tree(File::open(&yard.dir).unwrap().as_fd(), OsStr::new("no")).unwrap();
+    let dir = File::open(&yard.dir).unwrap();
+    let nothing = measure_tree(dir.as_fd(), OsStr::new("no"), u64::MAX).unwrap();
     assert_eq!(nothing, Measure::default());
+    let part = measure_tree(dir.as_fd(), OsStr::new("root"), 3).unwrap();
+    assert_eq!((part.inodes, part.partial), (3, true));
 }
 
 /// Makes a chain of directories as deep as asked, with others beside it in the upper part.
@@ -187,12 +190,13 @@ fn comb(yard: &Yard, depth: usize) {
 
 #[test]
 fn a_tree_of_any_depth_is_measured_with_few_files_open_and_a_bottomless_one_is_said_to_be() {
-    let yard = Yard::new("deep");
+    // In memory: thousands of directories on a disk take seconds.
+    let memory = Path::new("/dev/shm");
+    let yard = Yard::below(memory, "deep");
     comb(&yard, 300);
     let found = measure(&yard);
     assert_eq!((found.inodes, found.partial), (601, false));
-    // In memory: thousands of directories on a disk take seconds.
-    let yard = Yard::below(Path::new("/dev/shm"), "bottomless");
+    let yard = Yard::below(memory, "bottomless");
     comb(&yard, 4200);
     let found = measure(&yard);
     assert!(found.partial && found.inodes > 4300, "{found:?}");

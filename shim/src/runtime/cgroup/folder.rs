@@ -97,7 +97,7 @@ impl Files for &Folders {
         fs::read_to_string(self.unified()?.join(name)).ok()
     }
 
-    fn names(&self, controller: &str) -> Vec<String> {
+    fn names(&mut self, controller: &str) -> Vec<String> {
         let Some(dir) = self.legacy(controller).or_else(|| self.unified()) else {
             return Vec::new();
         };

@@ -1,0 +1,210 @@
+//! PodSandboxStats, ListPodSandboxStats: what ready pods use.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proto::cri;
+use sys::cgroup::Places;
+use sys::netns::Interface;
+
+use super::Sandbox;
+use super::list::metadata;
+use crate::clock::Nanos;
+use crate::container::Container;
+use crate::container::stats as containers;
+use crate::error::Error;
+use crate::id::SandboxId;
+use crate::record;
+use crate::runtime::Runtime;
+use crate::stats::meter::Sample;
+use crate::stats::{network, wire};
+
+/// What one pod and its containers use.
+///
+/// # Errors
+/// `NotFound`; `Refused` when the pod is not ready: nothing of it is left that could be measured.
+pub async fn stats(runtime: &Arc<Runtime>, id: &str) -> Result<cri::PodSandboxStats, Error> {
+    let sandbox = runtime.sandboxes.find(id)?;
+    if !sandbox.state().is_ready() {
+        return Err(Error::Refused {
+            operation: format!("measure pod sandbox {}", sandbox.id()),
+            reason: "it is not ready".into(),
+        });
+    }
+    let pods = read(runtime, vec![sandbox]).await?;
+    Ok(pods.into_iter().next().unwrap_or_default())
+}
+
+/// What the ready pods use that fulfil all conditions of the filter.
+///
+/// # Errors
+/// The runtime is going down.
+pub async fn list(
+    runtime: &Arc<Runtime>,
+    filter: Option<cri::PodSandboxStatsFilter>,
+) -> Result<Vec<cri::PodSandboxStats>, Error> {
+    let filter = filter.unwrap_or_default();
+    let mut sandboxes = ready(runtime);
+    sandboxes.retain(|sandbox| {
+        let labels = &sandbox.record.config.labels;
+        sandbox.id().as_str().starts_with(&filter.id)
+            && filter.label_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    });
+    read(runtime, sandboxes).await
+}
+
+/// The pods that there is something to measure of.
+pub fn ready(runtime: &Runtime) -> Vec<Arc<Sandbox>> {
+    let mut sandboxes = runtime.sandboxes.all();
+    sandboxes.retain(|sandbox| sandbox.state().is_ready());
+    sandboxes
+}
+
+async fn read(
+    runtime: &Arc<Runtime>,
+    sandboxes: Vec<Arc<Sandbox>>,
+) -> Result<Vec<cri::PodSandboxStats>, Error> {
+    let runtime = Arc::clone(runtime);
+    record::blocking("read pods' statistics", move || {
+        let members = Members::of(&runtime, &sandboxes);
+        let interfaces = network::interfaces(&runtime, &sandboxes);
+        let item = |sandbox: &Arc<Sandbox>| {
+            let interfaces = interfaces.get(sandbox.id()).map(Vec::as_slice);
+            members.item(&runtime, sandbox, interfaces)
+        };
+        Ok(sandboxes.iter().map(item).collect())
+    })
+    .await
+}
+
+type Measured = (Arc<Container>, Option<Arc<Sample>>);
+
+/// The running containers of pods, measured, and who shares whose cgroup.
+struct Members {
+    containers: HashMap<SandboxId, Vec<Measured>>,
+    parents: Parents,
+}
+
+impl Members {
+    /// Measures them. Blocks.
+    fn of(runtime: &Arc<Runtime>, sandboxes: &[Arc<Sandbox>]) -> Self {
+        let mut running = match sandboxes {
+            [one] => runtime.containers_of(one.id()),
+            _ => runtime.containers.all(),
+        };
+        running.retain(|container| containers::is_running(container));
+        let mut members: HashMap<SandboxId, Vec<Measured>> = HashMap::new();
+        for measured in containers::measure(runtime, running) {
+            let sandbox = measured.0.record.sandbox.clone();
+            members.entry(sandbox).or_default().push(measured);
+        }
+        Self { containers: members, parents: Parents::of(runtime) }
+    }
+
+    fn item(
+        &self,
+        runtime: &Runtime,
+        sandbox: &Sandbox,
+        interfaces: Option<&[Interface]>,
+    ) -> cri::PodSandboxStats {
+        let none = Vec::new();
+        let members = self.containers.get(sandbox.id()).unwrap_or(&none);
+        let living = || members.iter().filter_map(|(_, sample)| sample.as_deref());
+        let now = Nanos::now().get();
+        let whole = sandbox.meter.sample(|| self.parents.places(sandbox));
+        let whole = whole.map_or_else(|| sum(living(), now), |whole| (*whole).clone());
+        let container = |(container, sample): &Measured| {
+            sample.as_deref().map(|sample| containers::item(runtime, container, Some(sample)))
+        };
+        cri::PodSandboxStats {
+            attributes: Some(attributes(sandbox)),
+            linux: Some(cri::LinuxPodSandboxStats {
+                cpu: wire::cpu(&whole),
+                memory: Some(wire::memory(&whole)),
+                network: interfaces.map(|interfaces| wire::network(interfaces, now)),
+                process: Some(wire::processes(whole.pids, whole.at)),
+                containers: members.iter().filter_map(container).collect(),
+                io: wire::io(&whole),
+            }),
+            windows: None,
+        }
+    }
+}
+
+/// Which cgroups are one pod's own.
+#[derive(Debug)]
+pub struct Parents(BTreeMap<String, u32>);
+
+impl Parents {
+    /// Looks at all pods: clients other than the kubelet give one cgroup to many.
+    pub fn of(runtime: &Runtime) -> Self {
+        let mut parents = BTreeMap::new();
+        for sandbox in runtime.sandboxes.all() {
+            let parent = sandbox.record.config.cgroup_parent.as_str().to_owned();
+            *parents.entry(parent).or_insert(0) += 1;
+        }
+        Self(parents)
+    }
+
+    /// The pod's cgroup, if it has one that no other pod and nobody else is in.
+    pub fn places(&self, sandbox: &Sandbox) -> Option<Places> {
+        let parent = &sandbox.record.config.cgroup_parent;
+        let alone = self.0.get(parent.as_str()).is_none_or(|pods| *pods == 1);
+        let path: PathBuf = parent.own_path().filter(|_| alone)?;
+        let places = Places::of_path(&path);
+        places.exist().then_some(places)
+    }
+}
+
+/// The containers together, for a pod without a cgroup of its own. Pressure cannot be added.
+fn sum<'a>(samples: impl Iterator<Item = &'a Sample>, at: i64) -> Sample {
+    let add = |one: Option<u64>, other: Option<u64>| match (one, other) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
+    };
+    let empty = Sample { at, cpu: Some(0), ..Sample::default() };
+    samples.fold(empty, |sum, next| Sample {
+        at: sum.at.min(next.at),
+        cpu: add(sum.cpu, next.cpu),
+        nano_cores: add(sum.nano_cores, next.nano_cores),
+        memory: sum.memory.saturating_add(next.memory),
+        working_set: sum.working_set.saturating_add(next.working_set),
+        rss: sum.rss.saturating_add(next.rss),
+        faults: sum.faults.saturating_add(next.faults),
+        major_faults: sum.major_faults.saturating_add(next.major_faults),
+        pids: sum.pids.saturating_add(next.pids),
+        ..Sample::default()
+    })
+}
+
+fn attributes(sandbox: &Sandbox) -> cri::PodSandboxAttributes {
+    let config = &sandbox.record.config;
+    cri::PodSandboxAttributes {
+        id: sandbox.id().to_string(),
+        metadata: Some(metadata(&config.metadata)),
+        labels: config.labels.clone().into_iter().collect(),
+        annotations: config.annotations.clone().into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_without_a_cgroup_of_its_own_is_the_sum_of_its_containers() {
+        let one = Sample {
+            at: 5,
+            cpu: Some(10),
+            nano_cores: Some(1),
+            memory: 7,
+            pids: 1,
+            ..Sample::default()
+        };
+        let other = Sample { at: 4, cpu: Some(20), memory: 3, pids: 2, ..Sample::default() };
+        let sum = sum([&one, &other].into_iter(), 9);
+        assert_eq!((sum.at, sum.cpu, sum.nano_cores), (4, Some(30), Some(1)));
+        assert_eq!((sum.memory, sum.pids, sum.memory_limit), (10, 3, None));
+    }
+}

@@ -1,0 +1,81 @@
+//! Pods and containers as metrics, under the names and labels that cAdvisor has made known.
+//!
+//! The kubelet shows them as `/metrics/cadvisor` when its gate PodAndContainerStatsFromCRI is on. It passes names, labels
+//! and values on as they are; a value is a whole number, so times are whole seconds, as with every runtime.
+//!
+//! - [`family`]: every metric's name, help and labels, once;
+//! - `rows`: their encoded form, written directly: thirty thousand of them are one scrape of a large node;
+//! - `fill`: what a container's and a pod's figures are.
+
+mod device;
+pub mod family;
+mod fill;
+mod rows;
+
+use std::sync::Arc;
+
+use proto::cri;
+use tonic::codegen::Bytes;
+
+use crate::container::Container;
+use crate::container::stats as containers;
+use crate::error::Error;
+use crate::record;
+use crate::runtime::Runtime;
+use crate::sandbox::stats::{Parents, ready};
+use crate::stats::network;
+use family::FAMILIES;
+use fill::Disk;
+use rows::PodRows;
+
+/// Describes all metrics.
+#[must_use]
+pub fn descriptors() -> Vec<cri::MetricDescriptor> {
+    FAMILIES.iter().map(|family| family.to_wire()).collect()
+}
+
+/// The metrics of all ready pods: a `PodSandboxMetrics` each, encoded.
+///
+/// # Errors
+/// The runtime is going down.
+pub async fn list(runtime: &Arc<Runtime>) -> Result<Vec<Bytes>, Error> {
+    let runtime = Arc::clone(runtime);
+    record::blocking("read metrics", move || Ok(read(&runtime))).await
+}
+
+fn read(runtime: &Arc<Runtime>) -> Vec<Bytes> {
+    let sandboxes = ready(runtime);
+    let parents = Parents::of(runtime);
+    let interfaces = network::interfaces(runtime, &sandboxes);
+    let mut running = runtime.containers.all();
+    running.retain(|container| containers::is_running(container));
+    running.sort_by(|one, other| one.record.sandbox.as_str().cmp(other.record.sandbox.as_str()));
+    let disk = Disk::of(runtime.root());
+    let mut seen = Vec::with_capacity(running.len());
+    let mut pods = Vec::with_capacity(sandboxes.len());
+    for sandbox in &sandboxes {
+        let mut rows = PodRows::new(sandbox.id().as_str());
+        let whole = sandbox.meter.detail(|| parents.places(sandbox));
+        fill::pod(&mut rows, sandbox, whole.as_ref(), interfaces.get(sandbox.id()));
+        for container in of_sandbox(&running, sandbox.id().as_str()) {
+            let Some(detail) = container.meter.detail(|| containers::places(container)) else {
+                continue;
+            };
+            seen.push((Arc::clone(container), Some(detail.cpu.usage)));
+            let started_at = container.state.borrow().started_at();
+            fill::container(&mut rows, sandbox, container, &detail, started_at, &disk);
+        }
+        pods.push(rows.finish());
+    }
+    super::layer::refresh(runtime, &seen);
+    pods
+}
+
+/// The containers of one sandbox among those that are sorted by it.
+fn of_sandbox<'a>(sorted: &'a [Arc<Container>], sandbox: &str) -> &'a [Arc<Container>] {
+    let own = |container: &Arc<Container>| container.record.sandbox.as_str() < sandbox;
+    let first = sorted.partition_point(own);
+    let rest = &sorted[first..];
+    let end = rest.partition_point(|container| container.record.sandbox.as_str() == sandbox);
+    &rest[..end]
+}
