@@ -15,7 +15,11 @@ const SHIM: [&str; 10] = [
     "shim/introspection.proto",
 ];
 
+const CONTAINERD: [&str; 3] =
+    ["containerd/version.proto", "containerd/containers.proto", "containerd/tasks.proto"];
+
 fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=containerd");
     println!("cargo:rerun-if-changed=cri");
     println!("cargo:rerun-if-changed=shim");
     let shim = protox::compile(SHIM, ["shim"])?;
@@ -23,6 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     if std::env::var_os("CARGO_FEATURE_CRI").is_some() {
         let cri = protox::compile(["cri/v1.proto"], ["cri"])?;
         tonic_prost_build::configure().generate_default_stubs(true).compile_fds(cri)?;
+        let containerd = protox::compile(CONTAINERD, ["containerd", "shim"])?;
+        tonic_prost_build::configure()
+            .extern_path(".containerd.v1.types", "crate::shim::v1::types")
+            .compile_fds(containerd)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! - [`door`]: the two gRPC services as a table of contents. Wire types stop here and in the `config` modules.
 //! - `sandbox/` and `container/`: one verb a file; `state` is an enum that is moved in one place and drawn there;
 //!   `run` and `create` are chains of steps, each of which registers its undo.
+//! - `facade`: a little of containerd's API, for agents that know nothing else.
 //! - `picture/`: the ImageService's verbs.
 //! - `stats/`: what containers and pods use, and its form as metrics.
 //! - [`spec`]: from CRI's wishes to an OCI specification, pure.
@@ -30,6 +31,7 @@ pub mod door;
 mod error;
 pub mod events;
 mod features;
+mod facade;
 mod grammar;
 mod id;
 mod ids;
@@ -51,6 +53,7 @@ mod undo;
 
 pub use door::Door;
 pub use error::Error;
+pub use facade::Facade;
 pub use id::{ContainerId, SandboxId};
 pub use limits::CgroupDriver;
 pub use recover::recover;

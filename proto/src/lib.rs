@@ -12,5 +12,20 @@ pub mod cri {
     tonic::include_proto!("runtime.v1");
 }
 
+/// The part of containerd's own API that agents read (`containerd.services`).
+#[cfg(feature = "cri")]
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod containerd {
+    pub mod version {
+        tonic::include_proto!("containerd.services.version.v1");
+    }
+    pub mod containers {
+        tonic::include_proto!("containerd.services.containers.v1");
+    }
+    pub mod tasks {
+        tonic::include_proto!("containerd.services.tasks.v1");
+    }
+}
+
 /// What is said on a shim's socket.
 pub mod shim;

@@ -176,3 +176,17 @@ fn the_third_version_of_the_task_service_has_the_rows_of_the_second() {
         ["containerd.task.v2", "containerd.task.v3"].map(|package| facts(section(text, package)));
     assert_same(&second, &third);
 }
+
+#[test]
+fn the_part_of_containerds_api_has_every_row_of_the_facts_and_no_other() {
+    let files = ["version", "containers", "tasks"].map(|name| format!("containerd/{name}.proto"));
+    let set = protox::compile(files, ["containerd", "shim"]).unwrap();
+    let text = include_str!("../facts/containerd-api.tsv");
+    for package in ["version", "containers", "tasks"] {
+        let package = format!("containerd.services.{package}.v1");
+        let mut described = described(&set, &package);
+        // A message inside another is no row of its own.
+        described.retain(|row| !row.contains("Container.Runtime") || row.contains("runtime"));
+        assert_same(&described, &facts(section(text, &package)));
+    }
+}

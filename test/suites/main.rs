@@ -46,6 +46,7 @@ mod seccomp;
 mod security;
 mod status;
 mod streaming;
+mod stats;
 mod updates;
 mod userns;
 
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         mounts::tests(),
         isolation::tests(),
         seccomp::tests(),
+        stats::tests(),
         userns::tests(),
         image_volumes::tests(),
         security::tests(),

@@ -91,6 +91,10 @@ pub fn values(config: &Config) -> Result<(), (&'static str, String)> {
     absolute("address", &config.address)?;
     absolute("registry.config_path", &config.registry.config_path)?;
     absolute("cni.conf_dir", &config.cni.conf_dir)?;
+    let facade = &config.facade.containerd_socket;
+    if !facade.as_os_str().is_empty() {
+        absolute("facade.containerd_socket", facade)?;
+    }
     for dir in &config.cni.bin_dirs {
         absolute("cni.bin_dirs", dir)?;
     }

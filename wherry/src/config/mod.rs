@@ -57,6 +57,7 @@ pub struct Config {
     pub image: Image,
     pub cni: Cni,
     pub network: Network,
+    pub facade: Facade,
     pub grpc: Grpc,
     pub streaming: Streaming,
 }
@@ -156,6 +157,14 @@ pub struct Network {
     pub masquerade: bool,
 }
 
+/// What Wherry is to others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Facade {
+    pub containerd_socket: PathBuf,
+}
+
 /// The server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -190,6 +199,7 @@ impl Default for Config {
             image: Image::default(),
             cni: Cni::default(),
             network: Network::default(),
+            facade: Facade::default(),
             grpc: Grpc::default(),
             streaming: Streaming::default(),
         }

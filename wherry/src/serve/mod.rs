@@ -5,6 +5,7 @@
 //!                                                             SIGTERM, SIGINT ─► finish what is in flight
 //! ```
 
+mod facade;
 mod lock;
 mod socket;
 
@@ -108,6 +109,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     cri::recover(&runtime).await.map_err(ServeError::Recover)?;
     let listener = socket::bind(&config.address)?;
     let streams = tokio::spawn(streaming.run(Arc::clone(&runtime)));
+    let _facade = facade::open(config, &runtime);
     let door = Door::new(runtime);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tonic::transport::Server::builder()

@@ -1,0 +1,161 @@
+//! What lists and scrapes cost with many pods, for `hack/bench lists`.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a measurement that fails shall say where")]
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use e2e::image::catalog::BUSYBOX;
+use e2e::isolate::{Entered, enter};
+use e2e::node::Node;
+use e2e::proc::pss_kib;
+use e2e::registry::Registries;
+use e2e::runtime::{Runtime, Settings};
+use e2e::spec::{Container, PodConfig, container};
+use e2e::stats::Timings;
+use proto::cri::{
+    ListContainerStatsRequest, ListPodSandboxMetricsRequest, ListPodSandboxStatsRequest,
+    NamespaceMode,
+};
+
+/// Calls of each list.
+const LISTS: usize = 500;
+/// Scrapes of each kind.
+const SCRAPES: u32 = 10;
+/// A sample is not taken more often.
+const INTERVAL: Duration = Duration::from_millis(1100);
+/// USER_HZ, what `/proc/<pid>/stat` counts in.
+const TICK: Duration = Duration::from_millis(10);
+
+fn main() -> ExitCode {
+    let folder = match enter() {
+        Entered::Done(code) => return code,
+        Entered::Inside(folder) => folder,
+    };
+    let pods = std::env::args().nth(1).map_or(500, |count| count.parse().unwrap());
+    let own_network = std::env::args().nth(2).is_some_and(|word| word == "network");
+    tokio::runtime::Runtime::new().unwrap().block_on(bench(&folder, pods, own_network));
+    ExitCode::SUCCESS
+}
+
+async fn bench(folder: &Path, pods: usize, own_network: bool) {
+    let registries = Registries::start(folder).await.unwrap();
+    let base = folder.join("node");
+    std::fs::create_dir(&base).unwrap();
+    let certs = registries.certs_dir();
+    // The log that tests want would be a good part of what is measured.
+    let settings = Settings::default();
+    let node = Node::start(Runtime::Wherry, &base, certs, settings).await.unwrap();
+    node.pull(BUSYBOX).await.unwrap();
+    println!(
+        "{pods} pods of one container{}",
+        if own_network { ", each on the bridge" } else { "" }
+    );
+    for number in 0..pods {
+        let mut config = node.pod_config(&format!("pod-{number}"));
+        if !own_network {
+            config = config.namespaces(|options| options.network = NamespaceMode::Node.into());
+        }
+        // What the kubelet gives each, in number and size.
+        for (key, value) in kubelet_labels(number) {
+            config = config.label(key, &value);
+        }
+        let pod = node.run_pod(config).await.unwrap();
+        let mut sleeper =
+            container("sleeper", BUSYBOX, &["sleep", "36000"]).namespaces_of(&pod.config);
+        for (key, value) in kubelet_labels(number) {
+            sleeper = sleeper.label(key, &value);
+        }
+        node.run(&pod, &sleeper).await;
+    }
+    println!("daemon: {} KiB (PSS)", pss_kib(node.pid().unwrap()).unwrap());
+    lists(&node).await;
+    scrapes(&node).await;
+    println!("daemon: {} KiB (PSS) after them", pss_kib(node.pid().unwrap()).unwrap());
+    node.clear().await.unwrap();
+}
+
+fn kubelet_labels(number: usize) -> Vec<(&'static str, String)> {
+    vec![
+        ("io.kubernetes.pod.name", format!("some-deployment-7d4b9c6f5-{number:05}")),
+        ("io.kubernetes.pod.namespace", "default".into()),
+        ("io.kubernetes.pod.uid", format!("12345678-1234-1234-1234-{number:012}")),
+        ("app.kubernetes.io/name", "some-deployment".into()),
+        ("pod-template-hash", "7d4b9c6f5".into()),
+    ]
+}
+
+async fn lists(node: &Node) {
+    let mut timings = Timings::default();
+    let before = cpu(node);
+    for _ in 0..LISTS {
+        timings.time("ListContainers", node.cri.containers(None)).await.unwrap();
+        timings.time("ListPodSandbox", node.cri.pods(None)).await.unwrap();
+    }
+    let each = (cpu(node) - before) / (2 * u32::try_from(LISTS).unwrap());
+    for name in ["ListContainers", "ListPodSandbox"] {
+        let of = |percent| timings.percentile(name, percent);
+        println!("{name}: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", of(50), of(99), of(100));
+    }
+    println!("daemon CPU for each of them: {:.2} ms", each.as_secs_f64() * 1e3);
+}
+
+async fn scrapes(node: &Node) {
+    let runtime = || {
+        let client = node.cri.runtime.clone();
+        client.max_decoding_message_size(64 << 20)
+    };
+    scrape(node, "ListContainerStats", async || {
+        let request = ListContainerStatsRequest::default();
+        runtime().list_container_stats(request).await.unwrap().into_inner().stats.len()
+    })
+    .await;
+    scrape(node, "ListPodSandboxStats", async || {
+        let request = ListPodSandboxStatsRequest::default();
+        runtime().list_pod_sandbox_stats(request).await.unwrap().into_inner().stats.len()
+    })
+    .await;
+    scrape(node, "ListPodSandboxMetrics", async || {
+        let request = ListPodSandboxMetricsRequest {};
+        let answer = runtime().list_pod_sandbox_metrics(request).await.unwrap().into_inner();
+        let containers = answer.pod_metrics.iter().flat_map(|pod| &pod.container_metrics);
+        let own: usize = answer.pod_metrics.iter().map(|pod| pod.metrics.len()).sum();
+        own + containers.map(|container| container.metrics.len()).sum::<usize>()
+    })
+    .await;
+}
+
+/// The first scrape opens files and measures layers, so it is told apart.
+async fn scrape(node: &Node, name: &str, what: impl AsyncFn() -> usize) {
+    tokio::time::sleep(INTERVAL).await;
+    let (start, before) = (Instant::now(), cpu(node));
+    let items = what().await;
+    let (first, first_cpu) = (start.elapsed(), cpu(node) - before);
+    let before = cpu(node);
+    let mut took = Duration::ZERO;
+    for _ in 0..SCRAPES {
+        tokio::time::sleep(INTERVAL).await;
+        let start = Instant::now();
+        what().await;
+        took += start.elapsed();
+    }
+    let each = (cpu(node) - before) / SCRAPES;
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "{name}: {items} items; {:.1} ms of daemon CPU, {:.1} ms for the client; the first {:.0} and {:.0}",
+        ms(each),
+        ms(took / SCRAPES),
+        ms(first_cpu),
+        ms(first),
+    );
+}
+
+/// The daemon's CPU time so far, with that of its threads that have ended.
+fn cpu(node: &Node) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.pid().unwrap())).unwrap();
+    // The name in parentheses may have spaces; utime and stime are fields 14 and 15.
+    let numbers = stat.rsplit_once(") ").unwrap().1;
+    let ticks = numbers.split(' ').skip(11).take(2).map(|word| word.parse::<u32>().unwrap());
+    TICK * ticks.sum::<u32>()
+}
