@@ -21,6 +21,7 @@ mod crictl;
 mod daemon;
 mod events;
 mod exec;
+mod facade;
 mod files;
 mod forwarding;
 mod hosted;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         isolation::tests(),
         seccomp::tests(),
         stats::tests(),
+        facade::tests(),
         userns::tests(),
         image_volumes::tests(),
         security::tests(),

@@ -14,7 +14,8 @@ use proto::cri::{
     ContainerStats, ContainerStatsFilter, ContainerStatsRequest, ListContainerStatsRequest,
     ListMetricDescriptorsRequest, ListPodSandboxMetricsRequest, ListPodSandboxStatsRequest, Metric,
     MetricType, NamespaceMode, PodSandboxMetrics, PodSandboxStats, PodSandboxStatsFilter,
-    PodSandboxStatsRequest, StreamPodSandboxMetricsRequest, UInt64Value,
+    PodSandboxStatsRequest, StreamContainerStatsRequest, StreamPodSandboxMetricsRequest,
+    StreamPodSandboxStatsRequest, UInt64Value,
 };
 use tonic::Code;
 
@@ -26,6 +27,7 @@ pub fn tests() -> Vec<Test> {
         Any: a_pods_statistics_have_its_containers_and_its_network,
         Wherry: statistics_are_what_the_cgroups_files_say,
         Wherry: a_limit_says_how_much_memory_is_available,
+        Wherry: streamed_statistics_are_those_of_the_lists,
         Wherry: ended_containers_are_not_listed,
         Wherry: what_a_container_writes_is_in_its_writable_layer,
         Wherry: a_pod_on_the_nodes_network_has_no_counters_of_its_own,
@@ -211,6 +213,24 @@ async fn the_statistics_of_what_does_not_exist_are_not_found(world: &mut World) 
     assert_eq!(crate::code(answer), Code::NotFound);
     let nobody = ContainerStatsFilter { id: "f".repeat(64), ..Default::default() };
     assert_eq!(list(node, nobody).await, []);
+}
+
+async fn streamed_statistics_are_those_of_the_lists(world: &mut World) {
+    let node = world.node().await;
+    let pod = node.pod("streamed").await;
+    let id = node.run(&pod, &sleeper("streamed")).await;
+    let mut runtime = node.cri.runtime.clone();
+    let request = StreamContainerStatsRequest::default();
+    let mut stream = runtime.stream_container_stats(request).await.unwrap().into_inner();
+    let containers = stream.message().await.unwrap().unwrap().container_stats;
+    assert_eq!(containers.len(), 1);
+    assert_eq!(containers[0].attributes.as_ref().unwrap().id, id);
+    assert!(stream.message().await.unwrap().is_none());
+    let request = StreamPodSandboxStatsRequest::default();
+    let mut stream = runtime.stream_pod_sandbox_stats(request).await.unwrap().into_inner();
+    let pods = stream.message().await.unwrap().unwrap().pod_sandbox_stats;
+    assert_eq!(pods.len(), 1);
+    assert_eq!(pods[0].attributes.as_ref().unwrap().id, pod.id);
 }
 
 async fn ended_containers_are_not_listed(world: &mut World) {

@@ -231,6 +231,16 @@ impl RuntimeService for Door {
         Ok(Response::new(cri::ListContainerStatsResponse { stats }))
     }
 
+    async fn stream_container_stats(
+        &self,
+        request: Request<cri::StreamContainerStatsRequest>,
+    ) -> Answer<BoxStream<cri::StreamContainerStatsResponse>> {
+        let stats = container::stats::list(&self.runtime, request.into_inner().filter).await;
+        let stats = stats.map_err(refuse("StreamContainerStats"))?.into_iter();
+        let message = |container_stats| cri::StreamContainerStatsResponse { container_stats };
+        Ok(Response::new(stream::batches(stats, message)))
+    }
+
     async fn pod_sandbox_stats(
         &self,
         request: Request<cri::PodSandboxStatsRequest>,
@@ -247,6 +257,16 @@ impl RuntimeService for Door {
         let stats = sandbox::stats::list(&self.runtime, request.into_inner().filter).await;
         let stats = stats.map_err(refuse("ListPodSandboxStats"))?;
         Ok(Response::new(cri::ListPodSandboxStatsResponse { stats }))
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
+    ) -> Answer<BoxStream<cri::StreamPodSandboxStatsResponse>> {
+        let stats = sandbox::stats::list(&self.runtime, request.into_inner().filter).await;
+        let stats = stats.map_err(refuse("StreamPodSandboxStats"))?.into_iter();
+        let message = |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats };
+        Ok(Response::new(stream::batches(stats, message)))
     }
 
     // ListPodSandboxMetrics and StreamPodSandboxMetrics are in `list`.

@@ -93,8 +93,10 @@ pub fn container(
     out.container(record.id.as_str(), labels, detail.at, |rows| {
         rows.add(&f::LAST_SEEN, seconds(detail.at));
         rows.add(&f::START_TIME, started_at.map_or(0, |at| seconds(at.get())));
-        spec(rows, &record.config.resources);
-        let limited = record.config.resources.cpu_quota.is_some_and(|quota| quota > 0);
+        // As they are now: the kubelet may have changed them.
+        let limits = container.limits();
+        spec(rows, &limits);
+        let limited = limits.cpu_quota.is_some_and(|quota| quota > 0);
         cgroup(rows, detail, limited);
         file_system(rows, disk, container.layer.written().map_or(0, |written| written.usage.bytes));
         processes(rows, detail);
