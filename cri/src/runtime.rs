@@ -24,8 +24,8 @@ use crate::limits::CgroupDriver;
 use crate::sandbox::Sandbox;
 use crate::sandbox::config::Metadata;
 use crate::sandbox::paths::PodPaths;
-use crate::streaming::Tickets;
 use crate::stats::layer::Surveyor;
+use crate::streaming::Tickets;
 
 /// The name of the built-in runtime as a RuntimeClass handler; the empty name means it too.
 pub const HANDLER: &str = "wherry";

@@ -8,7 +8,9 @@ use e2e::spec::{Container, sleeper};
 use e2e::tests;
 use e2e::world::World;
 use proto::containerd::containers::containers_client::ContainersClient;
-use proto::containerd::containers::{Container as Known, GetContainerRequest, ListContainersRequest};
+use proto::containerd::containers::{
+    Container as Known, GetContainerRequest, ListContainersRequest,
+};
 use proto::containerd::tasks::GetRequest;
 use proto::containerd::tasks::tasks_client::TasksClient;
 use proto::containerd::version::version_client::VersionClient;
@@ -47,7 +49,9 @@ async fn get(channel: &Channel, namespace: &str, id: &str) -> Result<Known, Stat
     Ok(answer.into_inner().container.unwrap())
 }
 
-async fn an_agent_that_knows_containerd_is_told_labels_image_environment_and_pid(world: &mut World) {
+async fn an_agent_that_knows_containerd_is_told_labels_image_environment_and_pid(
+    world: &mut World,
+) {
     let socket = world.folder.join("containerd.sock");
     let node = world.node_with(settings(&socket)).await;
     let channel = connect(&socket);
@@ -80,7 +84,8 @@ async fn an_agent_that_knows_containerd_is_told_labels_image_environment_and_pid
     ] {
         assert_eq!(annotations[format!("io.kubernetes.cri.{key}")], value, "{key}");
     }
-    let request = || within("k8s.io", GetRequest { container_id: id.clone(), ..Default::default() });
+    let request =
+        || within("k8s.io", GetRequest { container_id: id.clone(), ..Default::default() });
     let mut tasks = TasksClient::new(channel.clone());
     let process = tasks.get(request()).await.unwrap().into_inner().process.unwrap();
     assert_eq!(process.status(), TaskStatus::Running);
