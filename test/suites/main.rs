@@ -44,16 +44,11 @@ mod pulls;
 mod random_kills;
 mod recovery;
 mod seccomp;
-<<<<<<< HEAD
 mod security;
+mod stats;
 mod status;
 mod streaming;
-mod stats;
 mod updates;
-=======
-mod stats;
-mod streaming;
->>>>>>> 0a99e36 (cri: bytes once)
 mod userns;
 
 fn main() -> ExitCode {
