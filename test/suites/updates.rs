@@ -23,7 +23,7 @@ pub fn tests() -> Vec<Test> {
         Any: an_update_changes_what_it_mentions_and_nothing_else,
         Wherry: a_memory_limit_below_what_is_in_use_is_an_error_and_no_kill,
         Wherry: running_processes_get_another_oom_score,
-        Any: an_ended_or_unknown_container_is_not_updated,
+        Wherry: an_ended_or_unknown_container_is_not_updated,
         Wherry: an_update_outlives_the_daemon,
         Wherry: an_update_that_was_cut_short_is_finished,
         Wherry: resources_of_a_pod_are_kept,
@@ -167,6 +167,7 @@ async fn running_processes_get_another_oom_score(world: &mut World) {
     assert_eq!(code(error), Code::InvalidArgument);
 }
 
+/// containerd says yes to an ended one, and does nothing.
 async fn an_ended_or_unknown_container_is_not_updated(world: &mut World) {
     let node = world.node().await;
     let pod = node.pod("ended").await;
