@@ -1,7 +1,7 @@
 //! What a container costs: times of the calls, and the shim's share of memory.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
@@ -19,6 +19,9 @@ fn rounds() -> usize {
 /// Prints the tables.
 pub fn run() {
     flood();
+    if std::env::var_os("WHERRY_LOG_ONLY").is_some() {
+        return;
+    }
     let mut times: Vec<(&str, Vec<Duration>)> =
         ["bundle", "launch", "create", "start", "exec", "kill+wait", "delete", "shutdown"]
             .map(|name| (name, Vec::new()))
@@ -112,15 +115,51 @@ fn execs() {
     println!("{:>10} {p10:8.3} {p50:8.3} {p90:8.3}  fastest {first:.3}", "next execs");
 }
 
-/// How fast a container can write lines of a hundred bytes.
+/// How fast a container can write lines of some lengths with large writes, into a log in memory and on the disk.
 fn flood() {
-    const BYTES: usize = 100 << 20;
-    let line = "x".repeat(99);
-    let mut case = Case::new(&format!("busybox yes {line} | busybox head -c {BYTES}"));
-    let began = Instant::now();
-    assert_eq!(case.run().code, 0);
-    let speed = BYTES as f64 / 1e6 / began.elapsed().as_secs_f64();
-    println!("log {speed:.0} MB/s");
+    const BYTES: usize = 64 << 20;
+    const TIMES: usize = 12;
+    let folder =
+        std::env::var_os("WHERRY_LOG_DIR").map_or_else(|| "/dev/shm".into(), PathBuf::from);
+    for length in [100, 1000, 4096, 16 << 10] {
+        let command = "for n in $TIMES; do busybox dd if=/data bs=1M 2>/dev/null; done";
+        let times: Vec<String> = (0..TIMES).map(|number| number.to_string()).collect();
+        let mut case = Case::new(&command.replace("$TIMES", &times.join(" ")));
+        let line = format!("{}\n", "x".repeat(length - 1));
+        fs::write(case.image.join("data"), line.repeat(BYTES / length)).unwrap();
+        let log = folder.join(format!("wherry-measure-{}.log", std::process::id()));
+        case.options.log = Some(log.clone());
+        let created = case.create().unwrap();
+        let shim_pid = case.shim_pid(&created);
+        let shim = case.shim();
+        let began = Instant::now();
+        case.block(shim.start()).unwrap();
+        // A file system has no room for all of it: rotated as the kubelet does, but sooner.
+        case.block(async {
+            let wait = shim.wait();
+            tokio::pin!(wait);
+            loop {
+                tokio::select! {
+                    exit = &mut wait => break assert_eq!(exit.unwrap().code, 0),
+                    () = tokio::time::sleep(Duration::from_millis(100)) => {
+                        fs::remove_file(&log).unwrap();
+                        drop(shim.reopen_log().await);
+                    }
+                }
+            }
+        });
+        let took = began.elapsed().as_secs_f64();
+        drop(fs::remove_file(&log));
+        // Others may use the processors too: the shim's own time does not depend on them.
+        let schedule = fs::read_to_string(format!("/proc/{shim_pid}/schedstat")).unwrap();
+        let busy = schedule.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9;
+        let megabytes = (BYTES / length * length * TIMES) as f64 / 1e6;
+        println!(
+            "log of lines of {length:>5} bytes {:6.0} MB/s, {:6.0} MB per second of the shim's time",
+            megabytes / took,
+            megabytes / busy
+        );
+    }
 }
 
 fn memory() {
