@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::error::Error;
+use crate::record;
 
 /// The name of the runtime's own profile.
 pub const DEFAULT_PROFILE: &str = "wherry-default";
@@ -34,11 +35,13 @@ pub fn is_enabled() -> bool {
 ///
 /// # Errors
 /// The kernel's list cannot be read.
-pub fn is_loaded(name: &str) -> Result<bool, Error> {
-    let loaded = std::fs::read_to_string(LOADED).map_err(|source| Error::Io {
-        operation: "read the list of AppArmor profiles".into(),
-        source,
-    })?;
+pub async fn is_loaded(name: &str) -> Result<bool, Error> {
+    let operation = "read the list of AppArmor profiles";
+    let read = || {
+        std::fs::read_to_string(LOADED)
+            .map_err(|source| Error::Io { operation: operation.into(), source })
+    };
+    let loaded = record::blocking(operation, read).await?;
     Ok(lists(&loaded, name))
 }
 
@@ -52,7 +55,7 @@ fn lists(loaded: &str, name: &str) -> bool {
 /// # Errors
 /// The parser is there and fails.
 pub async fn ensure_default() -> Result<bool, Error> {
-    if is_loaded(DEFAULT_PROFILE)? {
+    if is_loaded(DEFAULT_PROFILE).await? {
         return Ok(true);
     }
     let failed = |source| Error::Io {

@@ -157,7 +157,7 @@ impl Draft {
                 Err(refused(&name, "AppArmor is not enabled on this node"))
             }
             AppArmorProfile::Localhost(name) => {
-                if apparmor::is_loaded(&name)? {
+                if apparmor::is_loaded(&name).await? {
                     return Ok(Some(name));
                 }
                 Err(refused(&name, "it is not loaded on this node"))
