@@ -25,7 +25,7 @@ const ETCD: &str = "http://127.0.0.1:2379";
 /// Where the API server listens. The network namespace is the run's own.
 const PORT: u16 = 6443;
 /// How long the API server may take until it is ready.
-const START_DEADLINE: Duration = Duration::from_secs(120);
+const START_DEADLINE: Duration = Duration::from_secs(300);
 /// How long a user waits for kubectl.
 const PATIENCE: Duration = Duration::from_secs(100);
 

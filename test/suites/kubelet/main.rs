@@ -16,6 +16,7 @@ mod probes;
 mod resources;
 mod restarts;
 mod security;
+mod stats;
 mod streams;
 mod volumes;
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         volumes::tests(),
         resources::tests(),
         security::tests(),
+        stats::tests(),
         streams::tests(),
         node::tests(),
     ];

@@ -14,6 +14,7 @@ pub fn tests() -> Vec<Test> {
         a_pod_reads_its_labels_from_a_file,
         a_volume_of_the_pods_group_can_be_written_by_its_user,
         a_mount_that_the_host_makes_later_is_seen_inside,
+        an_image_is_a_volume_that_cannot_be_written,
     ]
 }
 
@@ -112,6 +113,17 @@ async fn a_volume_of_the_pods_group_can_be_written_by_its_user(stage: &Stage) {
     });
     let log = printed(stage, pod).await;
     assert_eq!(log, "1234\n2345 3456 4567\n1234 3456\n");
+}
+
+async fn an_image_is_a_volume_that_cannot_be_written(stage: &Stage) {
+    let script = "exec 2>&1; cat /v/zstd /v/plain; echo x >/v/new";
+    let volume = json!({ "image": { "reference": e2e::image::catalog::MIXED } });
+    let mut pod = with("image-volume", script, "/v", volume);
+    pod["spec"]["restartPolicy"] = json!("Never");
+    stage.kubelet.apply(&pod);
+    stage.kubelet.until("image-volume", "done", |pod| phase(pod) == "Failed").await;
+    let log = stage.kubelet.api.text("/containerLogs/default/image-volume-node/main").await;
+    assert!(log.starts_with("zstd\nplain\n") && log.contains("Read-only file system"), "{log}");
 }
 
 async fn a_mount_that_the_host_makes_later_is_seen_inside(stage: &Stage) {
