@@ -5,6 +5,7 @@
 //!                                                             SIGTERM, SIGINT ─► finish what is in flight
 //! ```
 
+mod deadline;
 mod facade;
 mod lock;
 mod socket;
@@ -113,6 +114,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let door = Door::new(runtime);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tonic::transport::Server::builder()
+        .layer(deadline::Deadlines)
         .add_service(door.runtime_service())
         .add_service(door.image_service())
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
