@@ -2,7 +2,7 @@
 //
 //	stream [-websocket] exec-out URL            reads the command's output to its end
 //	stream [-websocket] exec-in URL BYTES       sends so many zeros to the command's input
-//	stream [-websocket] attach-out URL BYTES    reads so many bytes of a container's output
+//	stream [-websocket] attach-out URL BYTES    says "go", and reads so many bytes of a container's output
 //	stream [-websocket] forward-out URL PORT    reads a connection to its end
 //	stream [-websocket] forward-in URL PORT BYTES
 //	                                            sends so many zeros, and waits for the other side's end
@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -93,6 +94,8 @@ func command(kind, address string, limit int64) (int64, time.Duration, error) {
 	if kind == "attach-out" {
 		// What is enough ends the copy, but not the session.
 		ctx, cancel := context.WithCancel(context.Background())
+		silence, _ := io.Pipe()
+		options.Stdin = io.MultiReader(strings.NewReader("go\n"), silence)
 		options.Stdout = writer(func(p []byte) (int, error) {
 			n, err := out.Write(p)
 			if err != nil {

@@ -13,7 +13,9 @@ use proto::cri::{ContainerConfig, NamespaceMode};
 use tokio::io::AsyncWriteExt;
 
 use crate::code;
-use crate::streaming::{FORWARD, eventually, text, transports};
+use crate::streaming::{eventually, text, transports};
+
+pub(crate) const FORWARD: &str = "portforward.k8s.io";
 
 pub fn tests() -> Vec<Test> {
     tests![
@@ -74,7 +76,7 @@ async fn crictl_forwards_ports(world: &mut World) {
 }
 
 /// Waits until somebody listens on a port inside.
-async fn listens(node: &Node, id: &str, port: u16) {
+pub(crate) async fn listens(node: &Node, id: &str, port: u16) {
     let wanted = format!(":{port:04X} ");
     eventually("the server listens", async || {
         node.sh(id, "cat /proc/net/tcp /proc/net/tcp6 2>&1 || true").await.contains(&wanted)
@@ -83,7 +85,7 @@ async fn listens(node: &Node, id: &str, port: u16) {
 }
 
 /// Opens a connection through a port-forward: its error and its data stream.
-async fn dial(client: &mut Spdy, port: u16, request: u32) -> (u32, u32) {
+pub(crate) async fn dial(client: &mut Spdy, port: u16, request: u32) -> (u32, u32) {
     let (port, request) = (port.to_string(), request.to_string());
     let headers = |kind| [("streamtype", kind), ("port", &*port), ("requestid", &*request)];
     let error = client.open(&headers("error")).await.unwrap();
@@ -95,7 +97,7 @@ async fn dial(client: &mut Spdy, port: u16, request: u32) -> (u32, u32) {
 }
 
 /// Reads until a stream's end: what came on it.
-async fn to_end(client: &mut Spdy, wanted: u32) -> String {
+pub(crate) async fn to_end(client: &mut Spdy, wanted: u32) -> String {
     let mut all = Vec::new();
     loop {
         match client.frame().await.unwrap() {

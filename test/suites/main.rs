@@ -13,6 +13,7 @@ use e2e::runner;
 use tonic::{Code, Status};
 
 mod apparmor;
+mod attach;
 mod bad_input;
 mod cdi;
 mod cgroups;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         cgroups::tests(),
         exec::tests(),
         streaming::tests(),
+        attach::tests(),
         forwarding::tests(),
         logs::tests(),
         images::tests(),

@@ -17,8 +17,8 @@ use tonic::Code;
 
 use crate::code;
 
-const V4: &str = "v4.channel.k8s.io";
-pub(crate) const FORWARD: &str = "portforward.k8s.io";
+pub(crate) const V4: &str = "v4.channel.k8s.io";
+const FORWARD: &str = "portforward.k8s.io";
 
 pub fn tests() -> Vec<Test> {
     tests![
@@ -57,7 +57,12 @@ async fn running(node: &Node) -> String {
 }
 
 /// Executes a shell script over SPDY and opens its streams.
-async fn sh(node: &Node, id: &str, text: &str, streams: &str) -> (Spdy, HashMap<String, u32>) {
+pub(crate) async fn sh(
+    node: &Node,
+    id: &str,
+    text: &str,
+    streams: &str,
+) -> (Spdy, HashMap<String, u32>) {
     let url = node.cri.exec_url(id, &["sh", "-c", text], streams).await.unwrap();
     let mut client = Spdy::connect(&url, V4).await;
     let kinds = kinds(streams);
@@ -65,7 +70,7 @@ async fn sh(node: &Node, id: &str, text: &str, streams: &str) -> (Spdy, HashMap<
     (client, streams)
 }
 
-fn kinds(streams: &str) -> Vec<&'static str> {
+pub(crate) fn kinds(streams: &str) -> Vec<&'static str> {
     let mut kinds = vec!["error"];
     for letter in streams.chars() {
         kinds.push(match letter {
@@ -83,7 +88,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 }
 
 /// The status on the error stream.
-fn status(all: &HashMap<u32, Vec<u8>>, streams: &HashMap<String, u32>) -> Value {
+pub(crate) fn status(all: &HashMap<u32, Vec<u8>>, streams: &HashMap<String, u32>) -> Value {
     let bytes = all.get(&streams["error"]).expect("there is a status");
     serde_json::from_slice(bytes).unwrap_or_else(|_| panic!("{:?}", text(bytes)))
 }
