@@ -11,9 +11,10 @@ use proto::cri;
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::features::Features;
 use crate::limits::CgroupDriver;
 use crate::record;
-use crate::runtime::{HANDLER, Runtime};
+use crate::runtime::Runtime;
 
 /// The version of the kubelet's own API, which has stayed the same since the first CRI.
 const KUBELET_API_VERSION: &str = "0.1.0";
@@ -56,7 +57,11 @@ pub async fn status(
     Ok(cri::StatusResponse {
         status: Some(cri::RuntimeStatus { conditions }),
         info,
-        runtime_handlers: ["", HANDLER].map(|name| handler(runtime, name)).into(),
+        runtime_handlers: runtime
+            .handlers
+            .all()
+            .map(|(name, one)| handler(one.features(runtime.features), name))
+            .collect(),
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: runtime.features.user_namespaces,
@@ -65,12 +70,12 @@ pub async fn status(
     })
 }
 
-fn handler(runtime: &Runtime, name: &str) -> cri::RuntimeHandler {
+fn handler(features: Features, name: &str) -> cri::RuntimeHandler {
     cri::RuntimeHandler {
         name: name.to_owned(),
         features: Some(cri::RuntimeHandlerFeatures {
-            recursive_read_only_mounts: runtime.features.recursive_read_only,
-            user_namespaces: runtime.features.user_namespaces,
+            recursive_read_only_mounts: features.recursive_read_only,
+            user_namespaces: features.user_namespaces,
         }),
     }
 }
@@ -127,6 +132,14 @@ fn check_program(path: &Path) -> io::Result<()> {
 }
 
 /// What `crictl info` shows beyond the status, under the keys that containerd's users know.
+/// The handlers by name, with what makes their containers.
+fn runtimes(runtime: &Runtime) -> Value {
+    let named = runtime.handlers.all().filter(|(name, _)| !name.is_empty());
+    let kinds =
+        named.map(|(name, handler)| (name.to_owned(), json!({ "runtimeType": handler.kind() })));
+    Value::Object(kinds.collect())
+}
+
 async fn info(
     runtime: &Arc<Runtime>,
     network: &cni::NetworkStatus,
@@ -142,8 +155,8 @@ async fn info(
     let config = json!({
         "containerd": {
             "snapshotter": "overlay",
-            "defaultRuntimeName": HANDLER,
-            "runtimes": { HANDLER: { "runtimeType": "io.containerd.wherry.v2" } },
+            "defaultRuntimeName": runtime.handlers.default_name(),
+            "runtimes": runtimes(runtime),
         },
         "cni": { "binDirs": &report.bin_dirs, "confDir": &report.conf_dir },
         // kubeadm asks for it. A pod needs no image of its own here.

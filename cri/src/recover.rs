@@ -154,7 +154,7 @@ async fn dissolve(runtime: &Runtime, id: &str) {
         clear(&dir);
         return;
     };
-    if let Err(error) = shim::dissolve(bundle).await {
+    if let Err(error) = shim::dissolve(&runtime.launcher, bundle).await {
         tracing::warn!(container = id, %error, "take back what is left of a container");
     }
 }

@@ -17,6 +17,7 @@ use crate::container::{self, Container};
 use crate::error::Error;
 use crate::events::Events;
 use crate::features::Features;
+use crate::handler::Handlers;
 use crate::id::{ContainerId, SandboxId};
 use crate::index::Index;
 use crate::joinable::Joinable;
@@ -26,9 +27,6 @@ use crate::sandbox::config::Metadata;
 use crate::sandbox::paths::PodPaths;
 use crate::stats::layer::Surveyor;
 use crate::streaming::Tickets;
-
-/// The name of the built-in runtime as a RuntimeClass handler; the empty name means it too.
-pub const HANDLER: &str = "wherry";
 
 /// Commands of ExecSync that may run at a time, on the whole node.
 const MAX_EXECS: usize = 512;
@@ -57,6 +55,8 @@ pub struct Parts {
     pub streaming: Arc<Tickets>,
     /// Folders of CDI files, the last one first in rank.
     pub cdi_dirs: Vec<PathBuf>,
+    /// Who makes containers.
+    pub handlers: Handlers,
 }
 
 /// The runtime behind both services.
@@ -70,6 +70,7 @@ pub struct Runtime {
     pub(crate) launcher: Launcher,
     pub(crate) cgroup_driver: CgroupDriver,
     pub(crate) cdi: cdi::Registry,
+    pub(crate) handlers: Arc<Handlers>,
     /// Whether containers are kept from devices by their cgroup: by v1's controller, or by a program of the shim's.
     pub(crate) devices_fenced: bool,
     /// What the kernel can do for pods.
@@ -100,6 +101,7 @@ impl Runtime {
             launcher: parts.launcher,
             cgroup_driver: parts.cgroup_driver,
             cdi: cdi::Registry::new(parts.cdi_dirs),
+            handlers: Arc::new(parts.handlers),
             devices_fenced: has_device_cgroup() || sys::bpf::can_filter_devices(),
             sandboxes: Index::new("pod sandbox"),
             containers: Index::new("container"),
@@ -111,6 +113,12 @@ impl Runtime {
             sessions: Semaphore::new(MAX_SESSIONS),
             surveyor: Surveyor::default(),
         }
+    }
+
+    /// Finds out, beside everything else, what the handlers can do.
+    pub fn probe_handlers(&self) {
+        let handlers = Arc::clone(&self.handlers);
+        drop(tokio::spawn(async move { handlers.probe().await }));
     }
 
     /// The sandbox that the kubelet knows by `metadata`.

@@ -17,6 +17,8 @@ pub mod containerd;
 mod error;
 mod exit;
 #[cfg(feature = "runtime")]
+pub mod foreign;
+#[cfg(feature = "runtime")]
 pub mod hold;
 mod identity;
 #[cfg(feature = "runtime")]
@@ -33,8 +35,9 @@ pub mod type_name;
 pub use bundle::{Bundle, BundleError, LOG_FILE, RECORD_FILE, SOCKET_FILE, SPEC_FILE};
 #[cfg(feature = "client")]
 pub use client::{
-    AttachOptions, CreateOptions, Created, ExecOptions, Launcher, Mount, ResolvedUser, RunOptions,
-    Shim, Status, TaskState, UserRequest, dissolve, release_pids,
+    AttachOptions, CreateOptions, Created, ExecOptions, ForeignRuntime, Launcher, Mount,
+    ResolvedUser, RunOptions, RuncOptions, Shim, Status, TaskState, UserRequest, dissolve,
+    release_pids,
 };
 pub use error::{ErrorKind, Failure, FailureKind, ShimError};
 pub use exit::{Exit, Record, Started};

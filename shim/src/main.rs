@@ -21,8 +21,14 @@ fn main() -> ExitCode {
     if name == shim::containerd::NAME || flagged {
         return shim::containerd::run(args);
     }
-    if args.next().is_some_and(|role| role == "hold") {
-        return args.next().map_or(ExitCode::FAILURE, |pod| shim::hold::run(Path::new(&pod)));
+    let folder = |mut args: std::env::ArgsOs| args.next().map(std::path::PathBuf::from);
+    match args.next() {
+        Some(role) if role == "hold" => {
+            folder(args).map_or(ExitCode::FAILURE, |pod| shim::hold::run(&pod))
+        }
+        Some(role) if role == "free" => {
+            folder(args).map_or(ExitCode::FAILURE, |bundle| shim::foreign::free::run(&bundle))
+        }
+        _ => shim::server::serve(),
     }
-    shim::server::serve()
 }

@@ -60,8 +60,13 @@ impl Cri {
 
     /// RunPodSandbox: the pod's id.
     pub async fn run_pod(&self, config: &PodSandboxConfig) -> Answer<String> {
+        self.run_pod_by(config, "").await
+    }
+
+    /// RunPodSandbox with a handler: the pod's id.
+    pub async fn run_pod_by(&self, config: &PodSandboxConfig, handler: &str) -> Answer<String> {
         let request =
-            RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+            RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.into() };
         Ok(self.runtime.clone().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }
 

@@ -168,6 +168,14 @@ impl Node {
         Ok(Pod { id, config })
     }
 
+    /// Runs a pod whose containers this handler makes.
+    pub async fn run_pod_by(&self, config: PodSandboxConfig, handler: &str) -> Answer<Pod> {
+        std::fs::create_dir_all(&config.log_directory).unwrap();
+        let id = self.cri.run_pod_by(&config, handler).await?;
+        self.ids.note(&id);
+        Ok(Pod { id, config })
+    }
+
     /// The pod's address.
     pub async fn address(&self, pod: &Pod) -> String {
         self.cri.pod_status(&pod.id).await.unwrap().network.unwrap_or_default().ip

@@ -25,6 +25,7 @@ mod exec;
 mod facade;
 mod files;
 mod forwarding;
+mod handlers;
 mod hosted;
 mod hostile;
 mod image_volumes;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         hosted::tests(),
         network::tests(),
         ports::tests(),
+        handlers::tests(),
         recovery::tests(),
         random_kills::tests(),
         daemon::tests(),

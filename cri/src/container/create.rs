@@ -24,6 +24,7 @@ use crate::apparmor;
 use crate::cdi;
 use crate::clock::Nanos;
 use crate::error::Error;
+use crate::handler::Handler;
 use crate::id::ContainerId;
 use crate::record;
 use crate::runtime::{Runtime, fingerprint};
@@ -99,6 +100,7 @@ struct Draft {
     stop_signal: Signal,
     pid_namespace: PidNamespace,
     log: Option<PathBuf>,
+    handler: Arc<Handler>,
 }
 
 impl Draft {
@@ -121,6 +123,7 @@ impl Draft {
             let reason = "its user namespace is not the one that its pod was run with".into();
             return Err(Error::Invalid { operation: operation(), reason });
         }
+        let handler = Arc::clone(runtime.handlers.find(&pod.runtime_handler, &operation())?);
         let name = &config.image.image;
         let image = runtime
             .images
@@ -132,7 +135,18 @@ impl Draft {
         let log = prepare::log_file(pod, &config);
         let id =
             ContainerId::draw().map_err(|source| Error::Io { operation: operation(), source })?;
-        Ok(Self { runtime, sandbox, id, config, image, volumes, stop_signal, pid_namespace, log })
+        Ok(Self {
+            runtime,
+            sandbox,
+            id,
+            config,
+            image,
+            volumes,
+            stop_signal,
+            pid_namespace,
+            log,
+            handler,
+        })
     }
 
     fn operation(&self, verb: &str) -> String {
@@ -192,7 +206,7 @@ impl Draft {
     fn furnish_now(self, key: &RootfsKey, apparmor: Option<&str>) -> Result<Furnished, Error> {
         let mut config = self.config.clone();
         prepare::mount_sources(&mut config)?;
-        let devices = prepare::devices(&config)?;
+        let devices = prepare::devices(&config, &self.handler.defaults)?;
         let views = volume::views(self.runtime.snapshots.as_ref(), key, &self.volumes)?;
         let folders = volume::folders(&self.folder(), &config, &self.image)?;
         prepare::log_folder(self.log.as_deref())?;
@@ -218,6 +232,7 @@ impl Draft {
             selinux: selinux::is_enabled(),
             seccomp: seccomp.as_ref(),
             devices_fenced: self.runtime.devices_fenced,
+            defaults: &self.handler.defaults,
         })?;
         let groups = cdi.groups.clone();
         cdi::apply(cdi, &mut spec).map_err(|error| Error::Invalid {
@@ -289,6 +304,7 @@ fn options(draft: &Draft, groups: &[u32], rootfs: &Rootfs) -> CreateOptions {
         },
         terminal: draft.config.tty,
         stdin: draft.config.stdin,
+        runtime: draft.handler.runtime.clone(),
     }
 }
 

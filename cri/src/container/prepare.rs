@@ -12,6 +12,7 @@ use super::config::{ContainerConfig, Device, ImageName, MountSource};
 use super::propagation;
 use super::security::SeccompProfile;
 use crate::error::Error;
+use crate::handler::Defaults;
 use crate::sandbox::config::SandboxConfig;
 use crate::signal::Signal;
 use crate::spec::HostDevice;
@@ -103,13 +104,13 @@ pub fn seccomp(config: &ContainerConfig) -> Result<Option<LinuxSeccomp>, Error> 
     serde_json::from_slice(&text).map(Some).map_err(|error| invalid(error.to_string()))
 }
 
-/// The devices asked for; all of the node's for a privileged container.
+/// The devices asked for; all of the node's for a privileged container, unless its handler has it otherwise.
 ///
 /// # Errors
 /// A device is missing or is not one.
-pub fn devices(config: &ContainerConfig) -> Result<Vec<HostDevice>, Error> {
+pub fn devices(config: &ContainerConfig, defaults: &Defaults) -> Result<Vec<HostDevice>, Error> {
     let mut devices = Vec::new();
-    if config.security.privileged {
+    if config.security.privileged && !defaults.privileged_without_host_devices {
         collect(Path::new("/dev"), Path::new("/dev"), "rwm", &mut devices);
     }
     for wanted in &config.devices {

@@ -125,7 +125,10 @@ async fn info(runtime: &Runtime, container: &Container) -> Result<HashMap<String
         "removing": container.removal.try_lock().is_err(),
         "snapshotKey": record.id,
         "snapshotter": "overlay",
-        "runtimeType": crate::runtime::HANDLER,
+        "runtimeType": runtime.sandboxes.find(record.sandbox.as_str()).map_or_else(
+            |_| String::new(),
+            |sandbox| runtime.handlers.kind(&sandbox.record.config.runtime_handler),
+        ),
         "runtimeOptions": null,
         "resources": container.limits(),
         "config": record.config,

@@ -41,7 +41,9 @@ async fn watch(runtime: &Runtime, container: &Container) -> Result<(), Error> {
     let bundle = runtime.bundle_dir(container.id());
     match (witness, Bundle::open(&bundle)) {
         // Without its shim nobody frees what the container has in the kernel, its processes first of all.
-        (Witness::Nobody, Ok(bundle)) => shim::dissolve(bundle).await.map_err(failed),
+        (Witness::Nobody, Ok(bundle)) => {
+            shim::dissolve(&runtime.launcher, bundle).await.map_err(failed)
+        }
         _ => {
             dismiss(shim).await.map_err(failed)?;
             record::blocking("remove a bundle", move || remove_folder(&bundle)).await

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::id::SandboxId;
 use crate::ids::IdRange;
 use crate::record;
-use crate::runtime::{HANDLER, Runtime, fingerprint};
+use crate::runtime::{Runtime, fingerprint};
 use crate::undo::Undo;
 
 /// Runs a sandbox, or joins the call that is running it.
@@ -40,17 +40,14 @@ pub async fn run(
         request.runtime_handler,
         runtime.cgroup_driver,
     )?;
-    if !["", HANDLER].contains(&config.runtime_handler.as_str()) {
-        return Err(Error::Invalid {
-            operation: format!("run pod {}", config.pod()),
-            reason: format!("no runtime handler {:?} is configured", config.runtime_handler),
-        });
-    }
-    if config.users.is_some() && !runtime.features.user_namespaces {
-        return Err(Error::Unsupported {
-            operation: format!("run pod {}", config.pod()),
-            what: "a user namespace on this kernel and file system".into(),
-        });
+    let operation = format!("run pod {}", config.pod());
+    let handler = runtime.handlers.find(&config.runtime_handler, &operation)?;
+    if config.users.is_some() && !handler.features(runtime.features).user_namespaces {
+        let what = match handler.runtime {
+            None => "a user namespace on this kernel and file system",
+            Some(_) => "a user namespace with this runtime handler",
+        };
+        return Err(Error::Unsupported { operation, what: what.into() });
     }
     let key = config.metadata.clone();
     let work = make(Arc::clone(runtime), config.clone());

@@ -12,7 +12,7 @@ use super::list::metadata;
 use super::state::State;
 use crate::container::{self, Container};
 use crate::error::Error;
-use crate::runtime::{HANDLER, Runtime};
+use crate::runtime::Runtime;
 
 /// Tells about one sandbox.
 ///
@@ -112,7 +112,7 @@ fn info(runtime: &Runtime, sandbox: &Sandbox) -> HashMap<String, String> {
         "processStatus": if sandbox.state().is_ready() { "running" } else { "deleted" },
         "netNamespaceClosed": namespaces[0].is_none(),
         "image": "",
-        "runtimeType": HANDLER,
+        "runtimeType": runtime.handlers.kind(&sandbox.record.config.runtime_handler),
         "runtimeOptions": null,
         "runtimeSpec": {
             "hostname": sandbox.record.config.hostname,

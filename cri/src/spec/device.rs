@@ -64,12 +64,9 @@ const ALWAYS: [(i64, Option<i64>); 8] = [
 ];
 
 /// The rules of the device cgroup, first to last: nothing, then node creation, then the named ones.
-pub fn rules(
-    devices: &[HostDevice],
-    privileged: bool,
-) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
+pub fn rules(devices: &[HostDevice], all: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
     let rule = |allow: bool| LinuxDeviceCgroupBuilder::default().allow(allow).access("rwm");
-    if privileged {
+    if all {
         return Ok(vec![rule(true).typ(LinuxDeviceType::A).build()?]);
     }
     let mut rules = vec![rule(false).typ(LinuxDeviceType::A).build()?];

@@ -25,6 +25,7 @@ use snapshotter::View;
 use crate::container::config::{ContainerConfig, Propagation};
 use crate::container::volume::Folder;
 use crate::error::Error;
+use crate::handler::Defaults;
 use crate::id::{ContainerId, SandboxId};
 use crate::ids::IdRange;
 use crate::limits::Resources;
@@ -69,6 +70,8 @@ pub struct Inputs<'a> {
     pub seccomp: Option<&'a LinuxSeccomp>,
     /// Whether a device cgroup keeps the container from other devices.
     pub devices_fenced: bool,
+    /// What the pod's handler gives its containers.
+    pub defaults: &'a Defaults,
 }
 
 /// Which process namespace the container gets.
@@ -199,8 +202,9 @@ fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> 
 
 fn resources(inputs: &Inputs<'_>) -> Result<LinuxResources, OciSpecError> {
     let mut resources = limits(&inputs.config.resources)?;
-    let devices = device::rules(inputs.devices, inputs.config.security.privileged)?;
-    resources.set_devices(Some(devices));
+    let all_devices =
+        inputs.config.security.privileged && !inputs.defaults.privileged_without_host_devices;
+    resources.set_devices(Some(device::rules(inputs.devices, all_devices)?));
     Ok(resources)
 }
 
@@ -248,10 +252,12 @@ fn annotations(inputs: &Inputs<'_>) -> HashMap<String, String> {
         ("container-name", &inputs.config.metadata.name),
         ("image-name", &inputs.config.image.image),
     ];
-    pairs
+    let known = pairs
         .into_iter()
-        .map(|(key, value)| (format!("io.kubernetes.cri.{key}"), value.to_owned()))
-        .collect()
+        .map(|(key, value)| (format!("io.kubernetes.cri.{key}"), value.to_owned()));
+    let passed = inputs.defaults.passed_on(&inputs.sandbox.annotations, &inputs.config.annotations);
+    // What others read of us is not for a tenant to change.
+    passed.into_iter().chain(known).collect()
 }
 
 #[cfg(test)]

@@ -110,6 +110,7 @@ fn defaults(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
     } else {
         mounts.push(special("/sys", "sysfs", &["nosuid", "noexec", "nodev", writable])?);
     }
+    let writable = if inputs.defaults.cgroup_writable { "rw" } else { writable };
     mounts.push(special(
         "/sys/fs/cgroup",
         "cgroup",

@@ -19,6 +19,7 @@ struct Case {
     fenced: bool,
     views: BTreeMap<usize, View>,
     folders: Vec<Folder>,
+    defaults: Defaults,
 }
 
 fn case() -> Case {
@@ -47,6 +48,7 @@ fn case() -> Case {
         fenced: true,
         views: BTreeMap::new(),
         folders: Vec::new(),
+        defaults: Defaults::default(),
     }
 }
 
@@ -69,6 +71,7 @@ fn spec_of(case: Case) -> Result<Spec, Error> {
         selinux: true,
         seccomp: None,
         devices_fenced: case.fenced,
+        defaults: &case.defaults,
     })
 }
 
@@ -281,4 +284,52 @@ fn where_no_device_cgroup_fences_it_a_container_cannot_make_nodes() {
     let spec = spec_of(Case { fenced: false, ..case() }).unwrap();
     let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
     assert!(!sets.bounding().as_ref().unwrap().contains(&oci_spec::runtime::Capability::Mknod));
+}
+
+#[test]
+fn a_handlers_defaults_reach_the_specification() {
+    let mut case = case();
+    case.defaults = Defaults {
+        privileged_without_host_devices: true,
+        cgroup_writable: true,
+        pod_annotations: vec!["a.b/*".to_owned(), "io.kubernetes.cri.sandbox-id".to_owned()],
+        container_annotations: Vec::new(),
+    };
+    case.pod.annotations.insert("a.b/c".into(), "1".into());
+    case.pod.annotations.insert("io.kubernetes.cri.sandbox-id".into(), "another".into());
+    case.container.annotations.insert("a.b/d".into(), "1".into());
+    case.pod.linux = Some(wire::LinuxPodSandboxConfig {
+        security_context: Some(wire::LinuxSandboxSecurityContext {
+            privileged: true,
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    case.container.linux = Some(wire::LinuxContainerConfig {
+        security_context: Some(wire::LinuxContainerSecurityContext {
+            privileged: true,
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    let value = serde_json::to_value(spec_of(case).unwrap()).unwrap();
+    assert_eq!(value["annotations"]["a.b/c"], "1");
+    assert_eq!(value["annotations"]["io.kubernetes.cri.sandbox-id"], POD);
+    assert!(value["annotations"].get("a.b/d").is_none());
+    let rules = value["linux"]["resources"]["devices"].as_array().unwrap();
+    assert_eq!(rules[0]["allow"], false);
+}
+
+#[test]
+fn a_handler_may_let_containers_write_to_their_cgroup() {
+    let options = |writable: bool| {
+        let mut case = case();
+        case.defaults.cgroup_writable = writable;
+        let spec = spec_of(case).unwrap();
+        let mounts = spec.mounts().clone().unwrap();
+        let cgroup = mounts.into_iter().find(|mount| mount.destination().ends_with("cgroup"));
+        cgroup.unwrap().options().clone().unwrap()
+    };
+    assert!(options(true).contains(&"rw".to_owned()) && !options(true).contains(&"ro".to_owned()));
+    assert!(options(false).contains(&"ro".to_owned()));
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::Spec;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::launch::Launcher;
 use super::task::Shim;
 use crate::bundle::{Bundle, SPEC_FILE};
 use crate::error::ShimError;
@@ -17,6 +18,12 @@ use crate::slice::ScopeName;
 /// How long killed processes may take to leave their cgroup.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long another runtime may take to free what it has made.
+const FREE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What another runtime has of a container, in the bundle.
+const FOREIGN_FOLDER: &str = "foreign";
+
 /// Between two looks at a cgroup that is being emptied.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -24,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// The kernel refuses to let go of something; the folder is kept then.
-pub async fn dissolve(bundle: Bundle) -> Result<(), ShimError> {
+pub async fn dissolve(launcher: &Launcher, bundle: Bundle) -> Result<(), ShimError> {
     if let Ok(shim) = Shim::connect(&bundle).await {
         // Each may fail because it was done before, or because the shim goes away: what counts is what is left.
         drop(shim.kill(Signal::KILL.as_raw(), true).await);
@@ -32,6 +39,11 @@ pub async fn dissolve(bundle: Bundle) -> Result<(), ShimError> {
         drop(shim.shutdown().await);
     }
     let path = bundle.dir().to_owned();
+    if path.join(FOREIGN_FOLDER).exists() {
+        // What another runtime has made, its own ways free best. If it is not on the node any more, or fails, what it
+        // leaves is freed below: who would be right to keep the container for that?
+        drop(launcher.play("free", &path, FREE_DEADLINE).await);
+    }
     let freed = tokio::task::spawn_blocking(move || {
         free_cgroups(&bundle)?;
         bundle.remove().map_err(io::Error::other)

@@ -8,6 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::process::Command;
 
@@ -78,6 +79,32 @@ impl Launcher {
             Some(fd) => PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())),
             None => self.path.clone(),
         }
+    }
+
+    /// Runs the binary in another of its roles, which is about a folder, to its end.
+    ///
+    /// # Errors
+    /// It cannot be started, takes too long, or does not succeed.
+    pub(super) async fn play(
+        &self,
+        role: &str,
+        folder: &Path,
+        patience: Duration,
+    ) -> io::Result<()> {
+        let status = Command::new(self.program())
+            .arg0(BINARY)
+            .arg(role)
+            .arg(folder)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .status();
+        // Only its end is waited for: what it leaves behind may live for ever.
+        let status = tokio::time::timeout(patience, status).await??;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("{role}: {status}"))) }
     }
 
     /// Starts a shim in `bundle` and connects to it. The shim outlives the daemon.

@@ -3,13 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::process::Command;
 
-use super::launch::{BINARY, Launcher};
+use super::launch::Launcher;
 use crate::HOLDER_FILE;
 use crate::error::ShimError;
 use crate::identity::start_time;
@@ -28,25 +26,7 @@ impl Launcher {
             path: pod.to_owned(),
             source,
         };
-        let output = Command::new(self.program())
-            .arg0(BINARY)
-            .arg("hold")
-            .arg(pod)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .status();
-        let status = match tokio::time::timeout(DEADLINE, output).await {
-            Ok(status) => status.map_err(failed)?,
-            Err(_) => return Err(failed(io::ErrorKind::TimedOut.into())),
-        };
-        if status.success() {
-            return Ok(());
-        }
-        Err(failed(io::Error::other("the holder could not be made")))
+        self.play("hold", pod, DEADLINE).await.map_err(failed)
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 
 use super::call::{Call, TASK};
 use super::connection::Connection;
+use super::foreign::ForeignRuntime;
 use super::launch::with_short_path;
 use crate::bundle::Bundle;
 use crate::error::ShimError;
@@ -40,6 +41,8 @@ pub struct CreateOptions {
     pub terminal: bool,
     /// An open standard input instead of `/dev/null`.
     pub stdin: bool,
+    /// Who makes the container in place of the shim's own runtime.
+    pub runtime: Option<ForeignRuntime>,
 }
 
 /// One mount, in the form containerd's snapshotters give it.
@@ -152,6 +155,7 @@ impl Shim {
             log_path: options.log.map_or_else(String::new, |path| path.to_string_lossy().into()),
             user: Some(options.user.into_wire()),
             stdin: options.stdin,
+            runtime: options.runtime.as_ref().map(ForeignRuntime::to_wire).transpose()?,
         };
         let request = wire::CreateTaskRequest {
             id: self.id.clone(),

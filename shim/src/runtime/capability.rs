@@ -84,6 +84,25 @@ fn list<'a>(names: Option<impl IntoIterator<Item = &'a Capability>>) -> Option<V
     names.map(|names| names.into_iter().copied().collect())
 }
 
+/// Leaves what this process does not have itself out of a spec's sets, for a runtime that would refuse it.
+///
+/// # Errors
+/// The kernel does not tell what this process has.
+pub fn limit_to_own(sets: &mut LinuxCapabilities) -> Result<(), Failure> {
+    let own = rustix::thread::capabilities(None)
+        .map_err(|e| Failure::os("read capabilities", "", e))?
+        .permitted;
+    let cut = |set: Option<std::collections::HashSet<Capability>>| {
+        set.map(|set| set.into_iter().filter(|name| own.contains(bit(*name))).collect())
+    };
+    let (bounding, effective) = (cut(sets.bounding().clone()), cut(sets.effective().clone()));
+    let (inheritable, ambient) = (cut(sets.inheritable().clone()), cut(sets.ambient().clone()));
+    let permitted = cut(sets.permitted().clone());
+    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    sets.set_inheritable(inheritable).set_ambient(ambient);
+    Ok(())
+}
+
 /// The kernel's number of a capability (include/uapi/linux/capability.h).
 fn bit(name: Capability) -> CapabilitySet {
     match name {

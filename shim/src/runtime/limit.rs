@@ -86,6 +86,16 @@ pub fn set_oom_score_adj(procfs: &Procfs, wanted: i32) -> Result<(), Failure> {
     }
 }
 
+/// As [`set_oom_score_adj`], and what it is then.
+///
+/// # Errors
+/// As there.
+pub fn reach_oom_score_adj(procfs: &Procfs, wanted: i32) -> Result<i32, Failure> {
+    set_oom_score_adj(procfs, wanted)?;
+    let now = procfs.read(OOM_SCORE_ADJ).ok().and_then(|text| text.trim().parse().ok());
+    Ok(now.unwrap_or(wanted))
+}
+
 /// A word for the shim's log, which is bounded: a container that is made to complain for ever must not fill the disk.
 pub fn warn(words: std::fmt::Arguments<'_>) {
     const MAX_LOG: i64 = 64 << 10;

@@ -10,7 +10,7 @@ pub mod fuzz;
 pub mod report;
 pub mod seccomp;
 
-mod capability;
+pub(crate) mod capability;
 mod cgroup_mount;
 mod copy_up;
 mod create;
@@ -20,23 +20,23 @@ mod filesystem;
 pub mod hook;
 mod idmap;
 mod label;
-mod limit;
+pub(crate) mod limit;
 mod mask;
-mod mount;
+pub(crate) mod mount;
 mod mount_option;
 mod namespace;
 mod net_device;
 mod oom_score;
 mod overlay;
 mod process;
-mod procfs;
-mod rootfs;
+pub(crate) mod procfs;
+pub(crate) mod rootfs;
 mod schedule;
-mod stdio;
+pub(crate) mod stdio;
 mod sysctl;
 mod target;
 mod terminal;
-mod user;
+pub(crate) mod user;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -44,7 +44,7 @@ use crate::Failure;
 use sys::process::keep_only;
 
 pub use self::create::{
-    Barrier, CreateRequest, Created, Parent, build as build_container, create_here,
+    Barrier, CreateRequest, Created, Parent, build as build_container, create_here, read_spec,
 };
 pub use self::exec::{ExecRequest, Inherit, Init, execute};
 pub use self::hook::{HookKind, HookState, run_after, start_after};
@@ -64,7 +64,7 @@ pub struct BuilderFiles<'a> {
 
 impl BuilderFiles<'_> {
     /// In the fresh child: closes everything else that the shim has open.
-    fn keep(self) -> Result<(OwnedFd, Stdio), u8> {
+    pub(crate) fn keep(self) -> Result<(OwnedFd, Stdio), u8> {
         let [input, output, error] = self.stdio;
         match keep_only([Some(self.report), input, output, error]) {
             Ok([Some(report), input, output, error]) => {
@@ -99,7 +99,7 @@ pub fn build_update(
 }
 
 /// Tells the shim how a builder's work ended, if it did not end well, and gives the builder's exit code.
-fn conclude(report: &OwnedFd, result: Result<(), Failure>) -> u8 {
+pub(crate) fn conclude(report: &OwnedFd, result: Result<(), Failure>) -> u8 {
     use std::os::fd::AsFd;
     match result {
         Ok(()) => 0,

@@ -43,6 +43,14 @@ pub fn mount(layers: &[Layer], root_path: &Path, place: &Path) -> Result<Root, F
     if layers.is_empty() {
         return Ok(Root::from_fd(mount_folder(root_path)?));
     }
+    stack(layers, place)
+}
+
+/// Mounts the layers on `place`, a path of ours, one over the other.
+///
+/// # Errors
+/// `InvalidArgument` when a layer cannot be mounted, or there is none.
+pub fn stack(layers: &[Layer], place: &Path) -> Result<Root, Failure> {
     let mut root = None;
     for layer in layers {
         let made = match layer.kind.as_str() {

@@ -9,6 +9,7 @@ use rustix::process::Pid;
 
 use super::attach::Clients;
 use super::call::update::Update;
+use super::foreign::{Errand, Maker};
 use super::process::{INIT, Process};
 use super::ttrpc::Caller;
 use crate::log::Log;
@@ -39,6 +40,10 @@ pub struct Container {
     pub drain: Option<Drain>,
     /// Children that were reaped before their builder could say who they are.
     pub strays: Vec<(Pid, Exit)>,
+    /// Who has made it.
+    pub maker: Maker,
+    /// What a foreign runtime is being asked.
+    pub errands: Vec<Errand>,
     /// It was frozen by its caller.
     pub paused: bool,
     /// Its limits are being changed.
@@ -74,6 +79,8 @@ impl Container {
             describers: Vec::new(),
             drain: None,
             strays: Vec::new(),
+            maker: Maker::Own,
+            errands: Vec::new(),
             paused: false,
             update: None,
             oom_told: false,

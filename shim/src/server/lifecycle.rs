@@ -7,7 +7,8 @@ use rustix::process::Pid;
 use sys::process::{Wait, wait};
 
 use super::Server;
-use super::process::{INIT, Identity, Making, Phase, Process};
+use super::foreign::Maker;
+use super::process::{Gate, INIT, Identity, Making, Phase, Process};
 use super::reap::exit_now;
 use crate::runtime::cgroup::Watch;
 use crate::runtime::report::{Cloned, Event, Received, receive};
@@ -80,15 +81,26 @@ impl Server {
         let known = process.identity.is_some();
         let Phase::Building(making) = &mut process.phase else { return };
         let Some((user, terminal)) = making.ready.take_if(|_| known) else { return };
-        if let Err(failure) = self.attach_terminal(key, terminal) {
+        let attached = match terminal {
+            Some(socket) if self.is_made_by_shim() => self.take_peer(socket),
+            terminal => self.attach_terminal(key, terminal),
+        };
+        if let Err(failure) = attached {
             return self.give_up(key, failure);
         }
         let Some(container) = &mut self.container else { return };
         container.user = user;
-        let Some(process) = container.by_key(key) else { return };
+        let found = container.processes.iter_mut().find(|process| process.key == key);
+        let Some(process) = found else { return };
         match std::mem::replace(&mut process.phase, Phase::Running) {
             Phase::Building(Making { report, caller, .. }) => {
-                process.phase = Phase::Created(report);
+                process.phase = match container.maker {
+                    Maker::Own => Phase::Created(Gate::Report(report)),
+                    Maker::Command(_) | Maker::Shim(_) => Phase::Created(Gate::Foreign),
+                };
+                if !process.deleters.is_empty() {
+                    process.kill();
+                }
                 let created = wire::CreateTaskResponse { pid: process.pid() };
                 let describers = std::mem::take(&mut container.describers);
                 self.answer(caller, Ok(created.encode_to_vec()));
@@ -140,6 +152,9 @@ impl Server {
                     process.runner = Some(caller);
                 } else {
                     self.answer(caller, Ok(wire::StartResponse { pid }.encode_to_vec()));
+                }
+                if key != INIT && self.is_made_by_shim() {
+                    self.watch_exec_of_peer(key);
                 }
                 self.tell_started(key);
                 self.run_hooks_after_start(key, pid);

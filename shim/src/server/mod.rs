@@ -24,9 +24,12 @@ mod connection;
 mod container;
 mod event;
 mod family;
+mod fifo;
+mod foreign;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod lifecycle;
+mod peer;
 mod poll;
 mod prepare;
 mod process;
@@ -57,6 +60,7 @@ pub use self::prepare::{serve, serve_for};
 pub use self::publish::{Destination, Publisher, socket_path};
 pub use self::reap::timestamp;
 use self::ttrpc::Caller;
+pub use self::ttrpc::{Answered, outcome, parse_answer, request};
 use crate::log::{Log, Stream};
 
 /// A shim that nobody has called and that has nothing to own ends after this time.
@@ -188,6 +192,8 @@ impl Server {
             Token::Report(key) => self.take_reports(key),
             Token::Bundle => self.bundle.look(),
             Token::Update => self.take_update(),
+            Token::Errand(key) => self.take_errand(key),
+            Token::Peer => self.take_answers(),
             Token::Publisher => self.run_publisher(),
             Token::Memory => self.hear_oom(),
             Token::Pump(key, line) => self.run_pump(key, line),

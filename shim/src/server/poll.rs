@@ -35,6 +35,10 @@ pub enum Token {
     Bundle,
     /// The builder of an update has something to say.
     Update,
+    /// Who runs an errand has something to say, by the errand's key.
+    Errand(u32),
+    /// A foreign shim has answered.
+    Peer,
     /// The daemon answers an event.
     Publisher,
     /// The container is out of memory.
@@ -151,6 +155,8 @@ impl Token {
             Self::Update => (10, 0),
             Self::Publisher => (11, 0),
             Self::Memory => (MEMORY, 0),
+            Self::Errand(key) => (20, key),
+            Self::Peer => (21, 0),
             Self::Pump(key, line) => (7 + line as u64, key),
             Self::Client(key, line) => (12 + line as u64, key),
         };
@@ -176,6 +182,8 @@ impl Token {
             13 => Some(Self::Client(number, Line::Output)),
             14 => Some(Self::Client(number, Line::Error)),
             MEMORY => Some(Self::Memory),
+            20 => Some(Self::Errand(number)),
+            21 => Some(Self::Peer),
             _ => None,
         }
     }
@@ -198,6 +206,8 @@ mod tests {
             Token::Update,
             Token::Publisher,
             Token::Memory,
+            Token::Errand(9),
+            Token::Peer,
             Token::Pump(3, Line::Input),
             Token::Pump(4, Line::Output),
             Token::Pump(5, Line::Error),

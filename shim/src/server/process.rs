@@ -67,14 +67,23 @@ pub enum Phase {
     Registered(Vec<u8>),
     /// Being made.
     Building(Making),
-    /// At the start barrier, which opens with a byte.
-    Created(OwnedFd),
+    /// At the start barrier.
+    Created(Gate),
     /// Released, but not yet executed.
     Starting(Making),
     /// What it was asked to be.
     Running,
     /// Ended.
     Stopped(Exit),
+}
+
+/// A start barrier.
+#[derive(Debug)]
+pub enum Gate {
+    /// It opens with a byte, and what goes wrong then is reported the other way.
+    Report(OwnedFd),
+    /// It is another runtime's to open.
+    Foreign,
 }
 
 /// A process in the making.
@@ -123,7 +132,7 @@ impl Process {
     pub fn report(&self) -> Option<&OwnedFd> {
         match &self.phase {
             Phase::Building(making) | Phase::Starting(making) => Some(&making.report),
-            Phase::Created(report) => Some(report),
+            Phase::Created(Gate::Report(report)) => Some(report),
             _ => None,
         }
     }

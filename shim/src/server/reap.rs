@@ -21,6 +21,8 @@ use crate::log::Stream;
 
 /// How long somebody else may hold the output open after the first process has ended.
 const DRAIN: Duration = Duration::from_millis(100);
+/// The same when a foreign shim is in between, which ends the output itself when its own has ended.
+const FOREIGN_DRAIN: Duration = Duration::from_secs(2);
 
 impl Server {
     /// Takes the status of every child that has ended.
@@ -78,7 +80,9 @@ impl Server {
         if !container.own_pids {
             drop(container.cgroups.signal_all(Signal::KILL));
         }
-        container.drain = Some(Drain { exit, deadline: Instant::now() + DRAIN });
+        // Another shim has to read what is written before it can pass it on.
+        let patience = if container.maker.is_shim() { FOREIGN_DRAIN } else { DRAIN };
+        container.drain = Some(Drain { exit, deadline: Instant::now() + patience });
         let Some(log) = &mut container.log else { return self.finish_drain() };
         // Nobody is waited for any longer.
         for stream in [Stream::Output, Stream::Error] {
@@ -128,11 +132,20 @@ impl Server {
         for caller in waiters {
             self.answer(caller, Ok(wait_response(exit)));
         }
+        if self.is_foreign_made(key) && !deleters.is_empty() {
+            return self.begin_delete(deleters);
+        }
         for caller in deleters {
             let deleted = self.delete_stopped(key);
             self.answer(caller, deleted);
         }
         if let Some(caller) = runner {
+            if self.is_made_by_shim()
+                && let Some(process) = self.container.as_mut().and_then(|all| all.by_key(key))
+            {
+                let id = process.id.clone();
+                self.forget_exec_of_peer(id);
+            }
             let _freed = self.delete_stopped(key);
             self.answer(caller, Ok(run_response(exit)));
         }
@@ -158,6 +171,15 @@ pub fn timestamp(at: SystemTime) -> Timestamp {
         seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
     }
+}
+
+/// A time on the wire, as another shim tells it.
+pub(super) fn time_of(at: Option<Timestamp>) -> SystemTime {
+    let since = at.and_then(|at| {
+        let (seconds, nanos) = (u64::try_from(at.seconds).ok()?, u32::try_from(at.nanos).ok()?);
+        SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
+    });
+    since.unwrap_or_else(SystemTime::now)
 }
 
 /// An exit as the shim sees it: just now.

@@ -103,6 +103,55 @@ pub fn request(stream: u32, service: &str, method: &str, payload: Vec<u8>) -> Ve
     frame
 }
 
+/// What somebody whom we have called has answered.
+#[derive(Debug)]
+pub enum Answered {
+    /// The number of the call, its answer, and the bytes that it takes.
+    Whole(u32, Response, usize),
+    /// Not yet a whole frame.
+    Partial,
+    /// Nothing that this protocol knows.
+    Broken,
+}
+
+/// Reads one answer.
+pub fn parse_answer(bytes: &[u8]) -> Answered {
+    let Some(&[l0, l1, l2, l3, s0, s1, s2, s3, kind, _]) = bytes.first_chunk::<HEADER>() else {
+        return Answered::Partial;
+    };
+    let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+    if length > MAX_MESSAGE || kind != TYPE_RESPONSE {
+        return Answered::Broken;
+    }
+    let Some(message) = bytes.get(HEADER..HEADER + length) else { return Answered::Partial };
+    let stream = u32::from_be_bytes([s0, s1, s2, s3]);
+    Response::decode(message)
+        .map_or(Answered::Broken, |response| Answered::Whole(stream, response, HEADER + length))
+}
+
+/// What an answer comes to: its message, or the refusal as a failure of `operation`.
+///
+/// # Errors
+/// The refusal.
+pub fn outcome(
+    operation: &'static str,
+    object: &str,
+    response: Response,
+) -> Result<Vec<u8>, Failure> {
+    let Some(status) = response.status.filter(|status| status.code != 0) else {
+        return Ok(response.payload);
+    };
+    let kind = match status.code {
+        3 => FailureKind::InvalidArgument,
+        5 => FailureKind::NotFound,
+        6 => FailureKind::AlreadyExists,
+        9 => FailureKind::FailedPrecondition,
+        12 => FailureKind::Unsupported,
+        _ => FailureKind::Internal,
+    };
+    Err(Failure::new(kind, operation, object, status.message))
+}
+
 /// Whether a frame is there with its last byte.
 pub fn is_whole(bytes: &[u8]) -> bool {
     !matches!(parse(bytes), Parsed::Partial)
@@ -160,6 +209,21 @@ mod tests {
         assert_eq!(parse(&bytes), Parsed::Other(bytes.len()));
         assert_eq!(parse(&[0, 64, 0, 1, 0, 0, 0, 1, 1, 0]), Parsed::Broken);
         assert_eq!(parse(&[0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0xff]), Parsed::Broken);
+    }
+
+    #[test]
+    fn an_answer_is_read_whole_and_a_refusal_is_a_failure() {
+        let failure = Failure::new(FailureKind::NotFound, "find", "x", "y");
+        let bytes = response(7, Err(failure));
+        for cut in 0..bytes.len() {
+            assert!(matches!(parse_answer(&bytes[..cut]), Answered::Partial), "{cut}");
+        }
+        let Answered::Whole(7, answer, length) = parse_answer(&bytes) else { panic!("no answer") };
+        assert_eq!(length, bytes.len());
+        let refused = outcome("kill", "container", answer).unwrap_err();
+        assert_eq!(refused.to_string(), "kill container: find x: y");
+        assert_eq!(refused.kind, FailureKind::NotFound);
+        assert!(matches!(parse_answer(&frame(TYPE_REQUEST)), Answered::Broken));
     }
 
     #[test]

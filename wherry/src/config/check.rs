@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue, Error};
 use tracing_subscriber::filter::Targets;
 
-use super::{Config, DEFAULT};
+use super::{Config, DEFAULT, handlers};
 
 /// A key that means nothing: a slip of the pen, or a setting of another version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +28,55 @@ impl fmt::Display for Warning {
 /// # Errors
 /// The text is not TOML.
 pub fn unknown_keys(text: &str) -> Result<Vec<Warning>, Error> {
-    let known = DeTable::parse(DEFAULT)?;
+    let examples = with_examples();
+    let known = DeTable::parse(&examples)?;
     let given = DeTable::parse(text)?;
     let mut warnings = Vec::new();
     compare(given.get_ref(), known.get_ref(), "", text, &mut warnings);
     warnings.sort_by_key(|warning| warning.line);
     Ok(warnings)
+}
+
+/// The commented defaults with the handlers that are only shown there: a `#` without a blank behind it hides a line.
+fn with_examples() -> String {
+    let shown = |line: &'static str| {
+        line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)
+    };
+    DEFAULT.lines().flat_map(|line| [shown(line), "\n"]).collect()
+}
+
+/// Handlers have any name: each is held against the example of its kind, and against the first one, which has what all
+/// kinds have.
+fn compare_handlers(
+    given: &DeTable<'_>,
+    known: &DeTable<'_>,
+    text: &str,
+    warnings: &mut Vec<Warning>,
+) {
+    let kind = |table: &DeTable<'_>| {
+        let value = table.get("kind").map(|kind| kind.get_ref());
+        value.and_then(|value| value.as_str().map(str::to_owned))
+    };
+    let examples: Vec<_> = known.values().filter_map(|value| table(value.get_ref())).collect();
+    for (name, value) in given {
+        let Some(given) = table(value.get_ref()) else { continue };
+        let wanted = kind(given);
+        let mut known = DeTable::new();
+        for example in &examples {
+            let meant = kind(example);
+            if meant == wanted || meant.as_deref() == Some("built-in") {
+                known.extend((*example).clone());
+            }
+        }
+        compare(given, &known, &format!("handlers.{}.", name.get_ref()), text, warnings);
+    }
+}
+
+fn table<'a, 'b>(value: &'a DeValue<'b>) -> Option<&'a DeTable<'b>> {
+    match value {
+        DeValue::Table(table) => Some(table),
+        _ => None,
+    }
 }
 
 fn compare(
@@ -47,6 +90,9 @@ fn compare(
         let name = format!("{prefix}{}", key.get_ref());
         match (known.get(key.get_ref().as_ref()).map(|known| known.get_ref()), value.get_ref()) {
             (None, _) => warnings.push(Warning { line: line(text, key.span().start), key: name }),
+            (Some(DeValue::Table(known)), DeValue::Table(given)) if name == "handlers" => {
+                compare_handlers(given, known, text, warnings);
+            }
             (Some(DeValue::Table(known)), DeValue::Table(given)) => {
                 compare(given, known, &format!("{name}."), text, warnings);
             }
@@ -78,13 +124,13 @@ pub fn line_of(text: &str, key: &str) -> usize {
 ///
 /// # Errors
 /// The key and what is wrong with its value.
-pub fn values(config: &Config) -> Result<(), (&'static str, String)> {
+pub fn values(config: &Config) -> Result<(), (String, String)> {
+    let refuse = |key: &str, reason: String| Err((key.to_owned(), reason));
     let absolute = |key, path: &Path| {
         if path.is_absolute() {
-            Ok(())
-        } else {
-            Err((key, format!("{} is not an absolute path", path.display())))
+            return Ok(());
         }
+        refuse(key, format!("{} is not an absolute path", path.display()))
     };
     absolute("root", &config.root)?;
     absolute("state", &config.state)?;
@@ -105,7 +151,7 @@ pub fn values(config: &Config) -> Result<(), (&'static str, String)> {
     let given = |path: &Path| !path.as_os_str().is_empty();
     for (key, path) in tls.into_iter().filter(|(_, path)| given(path)) {
         if !tls.iter().all(|(_, path)| given(path)) {
-            return Err((key, "a certificate and its key are needed, or neither".into()));
+            return refuse(key, "a certificate and its key are needed, or neither".into());
         }
         absolute(key, path)?;
     }
@@ -115,13 +161,18 @@ pub fn values(config: &Config) -> Result<(), (&'static str, String)> {
         && bridge.len() <= 15
         && bridge.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if !named || bridge == "." || bridge == ".." {
-        return Err(("network.bridge", format!("{bridge:?} is not the name of an interface")));
+        return refuse("network.bridge", format!("{bridge:?} is not the name of an interface"));
     }
     let subnet = &config.network.subnet;
-    if !subnet.is_empty() {
-        subnet.parse::<cni::Subnet>().map_err(|error| ("network.subnet", error.to_string()))?;
+    if !subnet.is_empty()
+        && let Err(error) = subnet.parse::<cni::Subnet>()
+    {
+        return refuse("network.subnet", error.to_string());
     }
-    log_filter(&config.log.level).map(drop).map_err(|reason| ("log.level", reason))
+    if let Err(reason) = log_filter(&config.log.level) {
+        return refuse("log.level", reason);
+    }
+    handlers::check(config)
 }
 
 /// Parses a level such as `info` or `info,image=debug`.

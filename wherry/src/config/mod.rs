@@ -1,7 +1,9 @@
 //! The configuration file: TOML, every key optional, the defaults in one commented file.
 
 mod check;
+mod handlers;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use check::{Warning, log_filter};
+pub use handlers::{Handler, handlers};
 
 /// The defaults, with a comment on every key.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -49,6 +52,7 @@ pub struct Config {
     pub root: PathBuf,
     pub state: PathBuf,
     pub address: PathBuf,
+    pub default_handler: String,
     pub log: Log,
     pub shim: Shim,
     pub cgroup: Cgroup,
@@ -60,6 +64,7 @@ pub struct Config {
     pub facade: Facade,
     pub grpc: Grpc,
     pub streaming: Streaming,
+    pub handlers: BTreeMap<String, Handler>,
 }
 
 /// How the daemon speaks of what it does.
@@ -191,6 +196,7 @@ impl Default for Config {
             root: "/var/lib/wherry".into(),
             state: "/run/wherry".into(),
             address: "/run/wherry/wherry.sock".into(),
+            default_handler: cri::BUILT_IN.into(),
             log: Log::default(),
             shim: Shim::default(),
             cgroup: Cgroup::default(),
@@ -202,6 +208,7 @@ impl Default for Config {
             facade: Facade::default(),
             grpc: Grpc::default(),
             streaming: Streaming::default(),
+            handlers: BTreeMap::new(),
         }
     }
 }
@@ -306,7 +313,7 @@ impl Config {
         let warnings = check::unknown_keys(text).map_err(|source| error(&source))?;
         check::values(&config).map_err(|(key, reason)| ConfigError::Value {
             path: path.to_owned(),
-            line: check::line_of(text, key),
+            line: check::line_of(text, &key),
             reason: format!("{key}: {reason}"),
         })?;
         Ok((config, warnings))

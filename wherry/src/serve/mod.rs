@@ -107,6 +107,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let mut told = Told::listen()?;
     let streaming = Server::bind(&streaming(config)).await.map_err(part("the streaming server"))?;
     let runtime = Arc::new(Runtime::new(open(config, streaming.tickets())?));
+    runtime.probe_handlers();
     cri::recover(&runtime).await.map_err(ServeError::Recover)?;
     let listener = socket::bind(&config.address)?;
     let streams = tokio::spawn(streaming.run(Arc::clone(&runtime)));
@@ -209,6 +210,7 @@ fn open(config: &Config, streaming: Arc<Tickets>) -> Result<Parts, ServeError> {
         cgroup_driver: cgroup_driver(config.cgroup.driver),
         streaming,
         cdi_dirs: config.cdi.dirs.clone(),
+        handlers: config::handlers(config),
     })
 }
 

@@ -189,6 +189,25 @@ impl Cgroup {
         }
     }
 
+    /// What another runtime has made of a spec's cgroups.
+    ///
+    /// # Errors
+    /// The spec's path is none, or the host has no cgroups.
+    pub fn found(spec: &Spec) -> Result<Self, Failure> {
+        let Some(path) = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref())
+        else {
+            return Ok(Self::default());
+        };
+        let place = Place::parse(path)?;
+        let relative = place.relative();
+        let member = |hierarchy: Hierarchy| {
+            let path = hierarchy.mount_point.join(&relative);
+            path.is_dir().then_some(Member { hierarchy, path })
+        };
+        let members = Hierarchy::find()?.into_iter().filter_map(member).collect();
+        Ok(Self { members, unit: place.unit().to_owned(), ..Self::default() })
+    }
+
     /// Removes the empty cgroups.
     pub fn remove(mut self) {
         if let Some(scope) = self.scope.take() {

@@ -31,7 +31,7 @@ pub use self::here::{Created, create_here};
 pub(super) use self::init::{become_root, separate};
 use self::launch::Launch;
 use self::plan::Plan;
-pub(super) use self::plan::read_spec;
+pub use self::plan::read_spec;
 
 /// What was asked beyond the spec. The spec is the file `config.json` of this process's folder.
 #[derive(Debug)]

@@ -11,11 +11,14 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
 use super::{Answer, Outcome, Server};
+use crate::foreign::{Runtime, build, start};
 use crate::log::{Log, Stream};
 use crate::runtime::{
     BuilderFiles, CreateRequest, HookState, Layer, Named, UserRequest, build_container, report,
 };
 use crate::server::container::Container;
+use crate::server::foreign::Maker;
+use crate::server::peer::Foreign;
 use crate::server::poll::Token;
 use crate::server::process::{INIT, Making, Phase, Process};
 use crate::server::stdio::{Opening, OurEnds, Paths, TheirEnds};
@@ -28,14 +31,15 @@ impl Server {
             let id = container.id.clone();
             return Err(Failure::new(kind, "create container", id, "this shim has one"));
         }
-        let options = Options::read(&request)?;
+        let mut options = Options::read(&request)?;
         let (ours, theirs) = report::pair()?;
         let making = Making::new(ours, caller);
         let mut init = Process::new(INIT, String::new(), Phase::Building(making));
         let (input, output, error) = (request.stdin, request.stdout, request.stderr);
         *init.paths = Paths { input, output, error };
         init.has_terminal = request.terminal;
-        let (files, stdio, log) = options.open_files(&init)?;
+        let runtime = options.take_runtime(&request.id)?;
+        let (files, stdio, log, maker) = options.open_files(&init, runtime)?;
         init.files = files;
         let told = if self.is_foreign() { request.rootfs.clone() } else { Vec::new() };
         let request = CreateRequest {
@@ -47,6 +51,7 @@ impl Server {
         };
         let mut container = Container::new(request.state.id.clone(), init);
         container.rootfs = told;
+        container.maker = maker;
         self.container = Some(container);
         let begun = self.begin(request, log, theirs.as_fd(), &stdio);
         match begun {
@@ -79,12 +84,19 @@ impl Server {
         self.watch_report(INIT)?;
         let files = BuilderFiles { report, stdio: stdio.borrow() };
         let thread = &self.thread;
-        let builder = thread.fork(|| build_container(thread, request, files));
+        let maker = self.container.as_ref().map(|all| &all.maker);
+        let builder = thread.fork(|| match maker {
+            Some(Maker::Command(runtime)) => build::build(runtime.clone(), &request, files),
+            Some(Maker::Shim(foreign)) => {
+                start::build(foreign.shim.clone(), &request, &foreign.fifos, files)
+            }
+            _ => build_container(thread, request, files),
+        });
         builder.map_err(|e| Failure::os("create", "builder", e))
     }
 
     /// Takes a process's reports from now on.
-    pub(super) fn watch_report(&mut self, key: u32) -> Result<(), Failure> {
+    pub(in crate::server) fn watch_report(&mut self, key: u32) -> Result<(), Failure> {
         let process = self.container.as_mut().and_then(|container| container.by_key(key));
         let Some(report) = process.as_ref().and_then(|process| process.report()) else {
             return Ok(());
@@ -92,6 +104,9 @@ impl Server {
         self.poll.add(report, Token::Report(key)).map_err(|e| Failure::os("watch", "reports", e))
     }
 }
+
+/// The shim's ends of the standard files, the process's, the log, and who makes the process.
+type Files = (OurEnds, TheirEnds, Option<Log>, Maker);
 
 /// What a caller wants beyond the spec, by who it is.
 enum Options {
@@ -124,18 +139,39 @@ impl Options {
         }
     }
 
-    fn open_files(&self, init: &Process) -> Result<(OurEnds, TheirEnds, Option<Log>), Failure> {
+    /// Who is to make it: asked for only once.
+    fn take_runtime(&mut self, id: &str) -> Result<Option<Runtime>, Failure> {
+        match self {
+            Self::Own(CreateOptions { runtime, .. }) => {
+                runtime.take().map(|wire| Runtime::from_wire(wire, id)).transpose()
+            }
+            Self::Foreign(_) => Ok(None),
+        }
+    }
+
+    fn open_files(&self, init: &Process, runtime: Option<Runtime>) -> Result<Files, Failure> {
         let Self::Own(options) = self else {
             let (ours, theirs) = OurEnds::open(&init.paths, init.has_terminal, Opening::Later)?;
-            return Ok((ours, theirs, None));
+            return Ok((ours, theirs, None, Maker::Own));
         };
         let (mut ours, mut theirs) = (OurEnds::default(), TheirEnds::default());
+        let maker = match runtime {
+            None => Maker::Own,
+            Some(Runtime::Command(command)) => Maker::Command(command),
+            Some(Runtime::Shim(shim)) => {
+                let wanted = (init.has_terminal, options.stdin);
+                // No pipes of ours: they come with the FIFOs.
+                let mut log = open_log(&options.log_path, true, &mut theirs)?;
+                let foreign = Foreign::open(shim, wanted, &mut log, &mut ours)?;
+                return Ok((ours, theirs, Some(log), Maker::Shim(Box::new(foreign))));
+            }
+        };
         if options.stdin && !init.has_terminal {
             let (input, end) = pipe("stdin")?;
             (theirs.input, ours.input) = (Some(input), Some(end));
         }
         let log = open_log(&options.log_path, init.has_terminal, &mut theirs)?;
-        Ok((ours, theirs, Some(log)))
+        Ok((ours, theirs, Some(log), maker))
     }
 
     fn into_request(self) -> CreateRequest {

@@ -5,15 +5,27 @@ use prost::Message;
 use proto::shim::task::v2::{DeleteRequest, DeleteResponse};
 
 use super::{Answer, Outcome, Server};
+use crate::foreign::errand::Verb;
+use crate::server::foreign::Then;
 use crate::server::process::{INIT, Phase};
 use crate::server::reap::timestamp;
 use crate::server::ttrpc::Caller;
 
 impl Server {
     pub(super) fn delete(&mut self, request: &DeleteRequest, caller: Caller) -> Outcome {
-        let process = self.container(&request.id)?.by_id(&request.exec_id)?;
+        let container = self.container(&request.id)?;
+        let (foreign, by_shim) = (!container.maker.is_own(), container.maker.is_shim());
+        let process = container.by_id(&request.exec_id)?;
         let key = process.key;
         match &process.phase {
+            Phase::Stopped(_) if foreign && key == INIT => {
+                self.begin_delete(vec![caller]);
+                Ok(Answer::Later)
+            }
+            Phase::Stopped(_) if by_shim => {
+                let verb = Verb::DeleteExec(process.id.clone());
+                self.begin_errand(verb, Then::Forgotten(key, caller))
+            }
             Phase::Stopped(_) => self.delete_stopped(key).map(Answer::Now),
             Phase::Registered(_) => {
                 if let Some(container) = &mut self.container {
@@ -23,7 +35,10 @@ impl Server {
             }
             // Never started: nobody misses it.
             Phase::Building(_) | Phase::Created(_) => {
-                process.kill();
+                // Another runtime is let come to its end: half made, nobody knows what there is of it.
+                if !(foreign && matches!(process.phase, Phase::Building(_))) {
+                    process.kill();
+                }
                 process.deleters.push(caller);
                 Ok(Answer::Later)
             }

@@ -7,12 +7,15 @@ use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group, pidfd_send_signal};
 
 use super::{Outcome, Server, done};
+use crate::foreign::errand::Verb;
 use crate::server::container::Container;
 use crate::server::family;
+use crate::server::foreign::Then;
 use crate::server::process::{Phase, Process};
+use crate::server::ttrpc::Caller;
 
 impl Server {
-    pub(super) fn kill(&mut self, request: &KillRequest) -> Outcome {
+    pub(super) fn kill(&mut self, request: &KillRequest, caller: Caller) -> Outcome {
         let Some(signal) = i32::try_from(request.signal).ok().and_then(sys::process::signal) else {
             let number = request.signal.to_string();
             let kind = FailureKind::InvalidArgument;
@@ -24,6 +27,21 @@ impl Server {
                 .cgroups
                 .signal_all(signal)
                 .map_err(|e| Failure::os("signal all of", request.id.as_str(), e))?;
+        }
+        let (own, by_shim) = (container.maker.is_own(), container.maker.is_shim());
+        // An exec with all its family is found by their numbers, whoever has made it.
+        let family = request.all && !request.exec_id.is_empty();
+        if by_shim && !family {
+            let verb = Verb::Kill {
+                signal: request.signal,
+                exec_id: request.exec_id.clone(),
+                all: request.all,
+            };
+            return self.begin_errand(verb, Then::Answer(caller));
+        }
+        // To kill the kernel is enough; anything else is for the runtime to pass on.
+        if !own && request.exec_id.is_empty() && signal != Signal::KILL {
+            return self.signal_foreign(request.signal, caller);
         }
         let all = request.all;
         if all && signal == Signal::KILL && !request.exec_id.is_empty() {

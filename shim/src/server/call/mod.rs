@@ -31,9 +31,10 @@ use super::ttrpc::{Caller, Request};
 /// The messages are the same in both versions.
 const TASK: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 const CONTAINER: &str = "wherry.shim.v1.Container";
+const EVENTS: &str = "containerd.services.events.ttrpc.v1.Events";
 
 /// What a call comes to.
-enum Answer {
+pub(super) enum Answer {
     /// The answer's message.
     Now(Vec<u8>),
     /// The caller was left where the answer will come from.
@@ -46,10 +47,12 @@ enum Service {
     Task,
     /// What CRI needs beyond it.
     Container,
+    /// Where a foreign shim sends its events to.
+    Events,
     Unknown,
 }
 
-type Outcome = Result<Answer, Failure>;
+pub(super) type Outcome = Result<Answer, Failure>;
 
 impl Server {
     /// Does what a request asks.
@@ -66,22 +69,23 @@ impl Server {
         let service = match request.service.as_str() {
             service if TASK.contains(&service) => Service::Task,
             CONTAINER => Service::Container,
+            EVENTS => Service::Events,
             _ => Service::Unknown,
         };
         match (service, request.method.as_str()) {
             (Service::Task, "Create") => self.create(decode(payload)?, caller),
             (Service::Task, "Start") => self.start(&decode(payload)?, caller),
             (Service::Task, "Exec") => self.exec(decode(payload)?),
-            (Service::Task, "Kill") => self.kill(&decode(payload)?),
+            (Service::Task, "Kill") => self.kill(&decode(payload)?, caller),
             (Service::Task, "Wait") => self.wait(&decode(payload)?, caller),
             (Service::Task, "Delete") => self.delete(&decode(payload)?, caller),
             (Service::Task, "State") => self.state(&decode(payload)?),
             (Service::Task, "Pids") => self.pids(&decode(payload)?),
             (Service::Task, "Connect") => self.connect(),
-            (Service::Task, "CloseIO") => self.close_io(&decode(payload)?),
-            (Service::Task, "ResizePty") => self.resize_pty(&decode(payload)?),
-            (Service::Task, "Pause") => self.pause(&decode(payload)?),
-            (Service::Task, "Resume") => self.resume(&decode(payload)?),
+            (Service::Task, "CloseIO") => self.close_io(&decode(payload)?, caller),
+            (Service::Task, "ResizePty") => self.resize_pty(&decode(payload)?, caller),
+            (Service::Task, "Pause") => self.pause(&decode(payload)?, caller),
+            (Service::Task, "Resume") => self.resume(&decode(payload)?, caller),
             (Service::Task, "Update") => self.update(&decode(payload)?, caller),
             (Service::Task, "Stats") => self.stats(&decode(payload)?),
             (Service::Task, "Checkpoint") => self.checkpoint(&decode(payload)?),
@@ -94,6 +98,8 @@ impl Server {
             }
             (Service::Container, "Attach") => self.attach(decode(payload)?),
             (Service::Container, "Detach") => self.detach(&decode(payload)?),
+            // A foreign shim tells what happens; all of it is known, or heard otherwise.
+            (Service::Events, "Forward") => done(),
             (_, method) => {
                 let name = format!("{}/{method}", request.service);
                 Err(Failure::new(FailureKind::Unsupported, "call", name, "not supported"))

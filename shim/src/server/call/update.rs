@@ -6,8 +6,10 @@ use crate::{Failure, FailureKind};
 use proto::shim::task::v2::UpdateTaskRequest;
 
 use super::{Answer, Outcome, Server};
+use crate::foreign::errand::Verb;
 use crate::runtime::report::{self, Event, Received, receive};
 use crate::runtime::{BuilderFiles, build_update};
+use crate::server::foreign::Then;
 use crate::server::poll::Token;
 use crate::server::ttrpc::Caller;
 use crate::type_name;
@@ -36,6 +38,10 @@ impl Server {
             Ok(score) if score.is_none_or(|score| (-1000..=1000).contains(&score)) => score,
             _ => return refuse(FailureKind::InvalidArgument, "its oom_score_adj is none"),
         };
+        if !container.maker.is_own() {
+            let resources = resources.value.clone();
+            return self.begin_errand(Verb::Update(resources), Then::Answer(caller));
+        }
         container.update = Some(Update { report: ours, caller, failure: None });
         let files = BuilderFiles { report: theirs.as_fd(), stdio: [None; 3] };
         let begun = self.container.as_ref().map_or(Ok(()), |container| {
