@@ -1,25 +1,31 @@
-//! Attach as the kubelet hands it on, and what many streams leave behind.
+//! Attach as the kubelet hands it on, streams over TLS, and what many streams leave behind.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use e2e::authority::Authority;
+use e2e::crictl::{self, Crictl};
 use e2e::node::Node;
 use e2e::proc;
 use e2e::runner::Test;
+use e2e::runtime::Settings;
 use e2e::spec::script;
-use e2e::stream::Spdy;
+use e2e::stream::{Spdy, Url, request, upgrade};
 use e2e::tests;
 use e2e::world::World;
 use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
 
-use crate::streaming::{V4, eventually, kinds, sh, status, text};
+use crate::streaming::{V4, eventually, kinds, running, sh, status, text, transports};
 
 pub fn tests() -> Vec<Test> {
     tests![
+        Wherry: a_slow_client_is_let_go_and_the_container_is_not_stalled,
         Wherry: a_terminal_can_be_attached_to,
         Wherry: the_end_of_the_first_clients_input_is_the_containers,
         Wherry: a_client_is_told_that_the_container_has_ended,
         Wherry: clients_go_with_the_daemon_and_the_container_stays,
+        Wherry: over_tls_it_is_the_same,
         Wherry: many_streams_leave_nothing_behind,
     ]
 }
@@ -30,6 +36,26 @@ async fn attach(node: &Node, id: &str, streams: &str) -> (Spdy, HashMap<String, 
     let mut client = Spdy::connect(&url, V4).await;
     let streams = client.command(&kinds(streams)).await;
     (client, streams)
+}
+
+async fn a_slow_client_is_let_go_and_the_container_is_not_stalled(world: &mut World) {
+    let node = world.node().await;
+    let pod = node.pod("stalled").await;
+    let text =
+        "read go; yes | tr -d '\\n' | head -c 30000000; touch /tmp/came-to-its-end; sleep 3600";
+    let mut config = script("stalled", text);
+    config.stdin = true;
+    let id = node.run(&pod, &config).await;
+    let (mut client, streams) = attach(node, &id, "io").await;
+    client.data(streams["stdin"], b"go\n", false).await.unwrap();
+    // It reads nothing from here on.
+    eventually("the container comes to its end", async || {
+        node.sh(&id, "ls /tmp").await.contains("came-to-its-end")
+    })
+    .await;
+    let all = client.rest().await;
+    let status = status(&all, &streams);
+    assert!(status["message"].as_str().unwrap_or_default().contains("let go"), "{status}");
 }
 
 async fn a_terminal_can_be_attached_to(world: &mut World) {
@@ -112,6 +138,57 @@ async fn clients_go_with_the_daemon_and_the_container_stays(world: &mut World) {
         std::fs::read_dir(&clients).is_ok_and(|entries| entries.count() == 1)
     })
     .await;
+}
+
+async fn over_tls_it_is_the_same(world: &mut World) {
+    let authority = Authority::new();
+    let folder = world.new_folder();
+    let put = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let server = authority.server(&[]);
+    let (certificate, key) = (put("cert.pem", &server.certificate), put("key.pem", &server.key));
+    let extra = format!("[streaming]\ntls_certificate = {certificate:?}\ntls_key = {key:?}\n");
+    let node = world.node_with(Settings { extra, ..Settings::default() }).await;
+    let id = running(node).await;
+    let input: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
+
+    let url = node.cri.exec_url(&id, &["cat"], "io").await.unwrap();
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    let url = Url::parse(&url);
+    let name = std::net::IpAddr::from([127, 0, 0, 1]).into();
+    let tls = TlsConnector::from(authority.client_config());
+    let wire = tls.connect(name, url.connect().await).await.unwrap();
+    let mut client = Spdy::over(Box::new(wire), &url.path, V4).await;
+    let streams = client.command(&kinds("io")).await;
+    for chunk in input[..200_000].chunks(10_000) {
+        client.data(streams["stdin"], chunk, false).await.unwrap();
+    }
+    client.data(streams["stdin"], b"", true).await.unwrap();
+    let all = client.rest().await;
+    assert!(all[&streams["stdout"]] == input[..200_000]);
+    assert_eq!(status(&all, &streams)["status"], "Success");
+
+    if crictl::program().is_ok() {
+        // It sends a certificate of its own whenever it checks the server's.
+        let own = authority.client("crictl", "nobody");
+        let files = [put("ca.pem", authority.pem()), put("own.pem", &own.certificate)];
+        let key = put("own.key", &own.key);
+        let crictl = Crictl::new(&node.folders.socket());
+        let tls = ["--tls-ca", &files[0], "--tls-cert", &files[1], "--tls-key", &key];
+        for transport in transports(node) {
+            let command = ["-i", "--transport", transport, &id, "cat"];
+            let said = crictl.with_input(&[&["exec"][..], &tls, &command].concat(), &input).await;
+            assert!(said.stdout == input, "{transport}: {}", text(&said.stderr));
+        }
+    }
+    // Somebody who does not speak TLS is shown out.
+    let url = Url::parse(&node.cri.exec_url(&id, &["true"], "o").await.unwrap());
+    let answer = request(&mut url.connect().await, &upgrade(&url.path, V4)).await;
+    assert!(answer.is_err(), "{answer:?}");
+    world.drop_node();
 }
 
 /// What a process has open, its threads, and its resident memory in KiB.

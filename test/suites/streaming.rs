@@ -51,7 +51,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// A container to execute in.
-async fn running(node: &Node) -> String {
+pub(crate) async fn running(node: &Node) -> String {
     let pod = node.pod("streams").await;
     node.run(&pod, &sleeper("streams")).await
 }
