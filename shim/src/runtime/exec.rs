@@ -3,8 +3,13 @@
 //! One fork makes it: the caller points its children's PID namespace at the container's for the moment of the clone
 //! (setns(2)), so the process is a child of the caller from its birth, and nobody has to make it on another's behalf.
 //! It then joins the container's cgroups, and all other namespaces in one call.
+//!
+//! Between its birth and that call it has the host's root, and not being dumpable keeps nobody away who has CAP_SYS_PTRACE
+//! (CVE-2016-9962 is about less). Where somebody in its PID namespace may have that, a process between goes first: it joins
+//! everything else, and only its child is born where it can be seen.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -15,13 +20,13 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use sys::confined::Root;
-use sys::process::{CloneRequest, SingleThreaded, keep_only};
+use sys::process::{CloneRequest, SAME_PARENT, SingleThreaded, Wait, keep_only, wait};
 
 use super::cgroup::Watch;
 use super::idmap::Maps;
 use super::process::{Plan, Prepared};
 use super::procfs::Procfs;
-use super::report::{self, Event};
+use super::report::{self, Cloned, Event, Received};
 use super::seccomp::Filter;
 use super::stdio::Stdio;
 use super::terminal::Terminal;
@@ -64,6 +69,9 @@ pub struct Init<'a> {
     pub handle: BorrowedFd<'a>,
 }
 
+/// Its bit (linux/capability.h).
+const CAP_SYS_PTRACE: u64 = 1 << 19;
+
 /// Those that a container always has been given, its own or its pod's or the host's.
 const ALWAYS: ThreadNameSpaceType = ThreadNameSpaceType::MOUNT
     .union(ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME)
@@ -85,6 +93,9 @@ pub fn execute(
     let birthplace = request.cgroups.birthplace()?;
     // From the first moment on it can be seen from inside the container.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(fail)?;
+    if is_watched(request.init.pid) {
+        return execute_covered(thread, request, files);
+    }
     let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map_err(fail)?;
     join(request.init.handle, ThreadNameSpaceType::PROCESS_ID)?;
     let how = CloneRequest { flags: 0, cgroup: birthplace.as_ref().map(AsFd::as_fd) };
@@ -95,13 +106,100 @@ pub fn execute(
     back.map(|()| pid).map_err(|e| Failure::os("leave", "the container's namespaces", e))
 }
 
-/// The process itself, in the container's PID namespace and otherwise still the caller's copy.
-fn run(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> u8 {
-    let Ok([Some(report), Some(init), console, input, output, error]) = take(request, files) else {
+/// Whether somebody who could trace the process sees it from its birth on: the container may have CAP_SYS_PTRACE, or it
+/// shares its PID namespace with others.
+fn is_watched(init: Pid) -> bool {
+    // Not on the heap: a shim's is made of few pages, and stays so.
+    let mut buffer = [0; 4096];
+    let read =
+        File::open(format!("/proc/{init}/status")).and_then(|mut file| file.read(&mut buffer));
+    let text = std::str::from_utf8(&buffer[..read.unwrap_or(0)]).unwrap_or_default();
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    let rights = field("CapBnd:").and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let is_first = field("NSpid:").is_some_and(|pids| pids.split_whitespace().last() == Some("1"));
+    !is_first || rights.is_none_or(|mask| mask & CAP_SYS_PTRACE != 0)
+}
+
+/// As [`execute`], by way of a process that the container does not see. It is waited for: it does nothing that takes long.
+fn execute_covered(
+    thread: &SingleThreaded,
+    request: &ExecRequest<'_>,
+    files: &BuilderFiles<'_>,
+) -> Result<Pid, Failure> {
+    let (ours, theirs) = report::pair()?;
+    let how = CloneRequest { flags: 0, cgroup: None };
+    let between = thread.clone(&how, || cover(thread, request, files, &theirs));
+    let between = between.map_err(|e| Failure::os("create", "process", e))?;
+    drop(theirs);
+    let _ended = wait(Some(between), Wait::Block);
+    match report::receive(&ours).map_err(|e| Failure::os("read report of", "process", e))? {
+        Received::Event(Event::Cloned(cloned), _) => i32::try_from(cloned.pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| silent("its number is none")),
+        Received::Event(Event::Failed(failure), _) => Err(Failure::from_wire(failure)),
+        _ => Err(silent("it ended before it was made")),
+    }
+}
+
+fn silent(cause: &'static str) -> Failure {
+    Failure::new(FailureKind::Internal, "create", "process", cause)
+}
+
+/// The process between: joins all but the PID namespace, and has a child there, whose parent is the caller.
+fn cover(
+    thread: &SingleThreaded,
+    request: &ExecRequest<'_>,
+    files: &BuilderFiles<'_>,
+    told: &OwnedFd,
+) -> u8 {
+    let Ok([Some(report), Some(init), console, input, output, error, Some(told)]) =
+        take(request, files, Some(told.as_fd()))
+    else {
         return 1;
     };
+    let lines = Lines { report: &report, console };
     let stdio = Stdio { input, output, error };
-    let failure = match prepare(request, Lines { init: &init, report: &report, console }, stdio) {
+    let event = match clone_covered(thread, request, (init, stdio), &lines) {
+        Ok(pid) => {
+            let pid = pid.as_raw_nonzero().get().unsigned_abs();
+            Event::Cloned(Cloned { pid, ..Cloned::default() })
+        }
+        Err(failure) => Event::Failed(failure.to_wire()),
+    };
+    u8::from(report::send(told.as_fd(), event, None).is_err())
+}
+
+fn clone_covered(
+    thread: &SingleThreaded,
+    request: &ExecRequest<'_>,
+    (init, stdio): (OwnedFd, Stdio),
+    lines: &Lines<'_>,
+) -> Result<Pid, Failure> {
+    let (plan, stdio) = approach(request, &init, stdio)?;
+    join(init.as_fd(), ThreadNameSpaceType::PROCESS_ID)?;
+    // What leads back to the host is closed before anybody can look.
+    drop(init);
+    let how = CloneRequest { flags: SAME_PARENT, cgroup: None };
+    let child = || conclude(lines.report, arrive(request, plan, stdio, lines));
+    thread.clone(&how, child).map_err(|e| Failure::os("create", "process", e))
+}
+
+/// The process itself, in the container's PID namespace and otherwise still the caller's copy.
+fn run(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> u8 {
+    let Ok([Some(report), Some(init), console, input, output, error, _]) =
+        take(request, files, None)
+    else {
+        return 1;
+    };
+    let lines = Lines { report: &report, console };
+    let made = approach(request, &init, Stdio { input, output, error });
+    conclude(&report, made.and_then(|(plan, stdio)| arrive(request, plan, stdio, &lines)))
+}
+
+/// Becomes the command; what goes wrong is told.
+fn conclude(report: &OwnedFd, made: Result<(Prepared, Stdio), Failure>) -> u8 {
+    let failure = match made {
         Ok((process, stdio)) => process.execute(stdio, || Ok(())),
         Err(failure) => failure,
     };
@@ -110,13 +208,17 @@ fn run(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> u8 {
 }
 
 /// The files that are used on the way, away from those that are inherited.
-fn take(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> io::Result<[Option<OwnedFd>; 6]> {
+fn take(
+    request: &ExecRequest<'_>,
+    files: &BuilderFiles<'_>,
+    told: Option<BorrowedFd<'_>>,
+) -> io::Result<[Option<OwnedFd>; 7]> {
     let [input, output, error] = files.stdio;
-    let wanted =
-        [Some(files.report), Some(request.init.handle), request.console, input, output, error];
+    let (report, init) = (Some(files.report), Some(request.init.handle));
+    let wanted = [report, init, request.console, input, output, error, told];
     let Inherit::Files(count) = request.inherit else { return keep_only(wanted) };
     let first = i32::try_from(count.saturating_add(3)).unwrap_or(i32::MAX);
-    let mut taken = [const { None }; 6];
+    let mut taken = [const { None }; 7];
     for (taken, file) in taken.iter_mut().zip(wanted) {
         *taken = file.map(|file| rustix::io::fcntl_dupfd_cloexec(file, first)).transpose()?;
     }
@@ -125,27 +227,26 @@ fn take(request: &ExecRequest<'_>, files: &BuilderFiles<'_>) -> io::Result<[Opti
 
 /// Whom a process in the making talks to.
 struct Lines<'a> {
-    init: &'a OwnedFd,
     report: &'a OwnedFd,
     console: Option<OwnedFd>,
 }
 
-fn prepare(
+/// Everything that takes the host's files: the process is in the container's cgroups and namespaces afterwards.
+fn approach(
     request: &ExecRequest<'_>,
-    lines: Lines<'_>,
-    mut stdio: Stdio,
-) -> Result<(Prepared, Stdio), Failure> {
+    init: &OwnedFd,
+    stdio: Stdio,
+) -> Result<(Plan, Stdio), Failure> {
     let spec: SpecProcess = serde_json::from_slice(request.process).map_err(|error| {
         Failure::new(FailureKind::InvalidArgument, "read process", "of exec", error.to_string())
     })?;
     let mut plan = Plan::new(&spec, None)?;
-    plan.seccomp = Filter::open(lines.init.as_fd())?;
+    plan.seccomp = Filter::open(init.as_fd())?;
     plan.attributes.add_kept()?;
     if let Inherit::Files(count) = request.inherit {
         plan.preserve_fds = count;
         plan.quiet = true;
     }
-    let size = plan.console_size;
     let oom_score_adj = plan.oom_score_adj.unwrap_or_else(|| inherited_oom_score_adj(request));
     // The host's, for what is still to be told to the kernel when the container's is the only one.
     let procfs = Procfs::open()?;
@@ -159,10 +260,22 @@ fn prepare(
         let pid = request.init.pid.as_raw_nonzero().get().unsigned_abs();
         stdio.give(&Maps::of(&procfs, pid)?)?;
     }
-    join(lines.init.as_fd(), kinds)?;
+    join(init.as_fd(), kinds)?;
     if kinds.contains(ThreadNameSpaceType::USER) {
         create::become_root()?;
     }
+    plan.label(&procfs)?;
+    Ok((plan, stdio))
+}
+
+/// The rest, with nothing but the container's files.
+fn arrive(
+    request: &ExecRequest<'_>,
+    plan: Plan,
+    mut stdio: Stdio,
+    lines: &Lines<'_>,
+) -> Result<(Prepared, Stdio), Failure> {
+    let size = plan.console_size;
     create::separate(true)?;
     let root = Root::open(Path::new("/"))
         .map_err(|e| Failure::os("open", "the container's root", e.source))?;
@@ -174,11 +287,11 @@ fn prepare(
             terminal.resize(size)?;
         }
         terminal.control()?;
-        give_master(&terminal, &lines)?;
+        give_master(&terminal, lines)?;
         stdio = Stdio::terminal(&terminal.slave)?;
     }
     stdio.complete(&root)?;
-    process.dress(&procfs)?;
+    process.schedule()?;
     Ok((process, stdio))
 }
 

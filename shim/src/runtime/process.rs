@@ -113,6 +113,14 @@ impl Plan {
         &self.limits
     }
 
+    /// Labels this process's next command, or that of a child: labels are inherited.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: the kernel refuses.
+    pub fn label(&self, procfs: &Procfs) -> Result<(), Failure> {
+        self.labels.apply(procfs)
+    }
+
     /// Adds variables to the environment.
     pub fn add_env(&mut self, variables: &[String]) {
         self.env.extend_from_slice(variables);
@@ -170,7 +178,15 @@ impl Prepared {
     /// # Errors
     /// `InvalidArgument`: the kernel refuses.
     pub fn dress(&self, procfs: &Procfs) -> Result<(), Failure> {
-        self.plan.labels.apply(procfs)?;
+        self.plan.label(procfs)?;
+        self.schedule()
+    }
+
+    /// The part of [`Self::dress`] that is about the schedulers.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: the kernel refuses.
+    pub fn schedule(&self) -> Result<(), Failure> {
         self.plan.attributes.apply()
     }
 

@@ -67,6 +67,7 @@ pub const TESTS: &[Test] = &[
     ("a_log_in_place_of_something_else_is_refused", logs),
     ("what_is_not_supported_is_refused_and_not_ignored", unsupported),
     ("namespaces_that_are_none_are_refused", namespaces),
+    ("an_exec_shows_nothing_of_the_host_to_who_may_trace_it", traced_execs),
     ("the_shims_binary_cannot_be_written_from_inside", binary),
 ];
 
@@ -246,6 +247,27 @@ fn unsupported() {
         let refused = case.create().unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
     }
+}
+
+fn traced_execs() {
+    // Whoever sees the test's own folder below a process's root sees the host's root.
+    let search =
+        "while :; do for root in /proc/[0-9]*/root; do [ -e $root/MARK ] && echo host; done; done";
+    let mut case = Case::new("");
+    let mark = case.dir.display().to_string();
+    let search = search.replace("/MARK", &mark);
+    let command = format!("({search}) & ({search}) & {search}");
+    case.spec["process"]["args"] = json!(["/bin/sh", "-c", command]);
+    for set in ["bounding", "effective", "permitted"] {
+        let all = case.spec["process"]["capabilities"][set].as_array_mut().unwrap();
+        all.push(json!("CAP_SYS_PTRACE"));
+    }
+    case.start();
+    for number in 0..150 {
+        let (code, out, err) = case.exec(&format!("e{number}"), "echo inside; exit 5");
+        assert_eq!((code, out.as_str()), (5, "inside\n"), "{err}");
+    }
+    assert_eq!(case.output(), "");
 }
 
 fn namespaces() {
