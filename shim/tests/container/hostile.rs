@@ -267,7 +267,8 @@ fn traced_execs() {
         let (code, out, err) = case.exec(&format!("e{number}"), "echo inside; exit 5");
         assert_eq!((code, out.as_str()), (5, "inside\n"), "{err}");
     }
-    assert_eq!(case.output(), "");
+    let seen = case.output().lines().count();
+    assert_eq!(seen, 0, "the host's root was seen so often");
 }
 
 fn namespaces() {
