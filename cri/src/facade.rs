@@ -30,7 +30,7 @@ const NAMESPACE_HEADER: &str = "containerd-namespace";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 
 /// What stands for the specification of a container that has ended.
-const NO_SPEC: &[u8] = br#"{"ociVersion":"1.2.0","process":{"cwd":"/"}}"#;
+const NO_SPEC: &[u8] = br#"{"ociVersion":"1.2.0","process":{"user":{"uid":0,"gid":0},"cwd":"/"}}"#;
 
 /// The label by which containerd's users tell containers from sandboxes.
 const KIND: (&str, &str) = ("io.cri-containerd.kind", "container");

@@ -103,7 +103,6 @@ fn etcd(folder: &Path) -> Command {
         .args(["--initial-advertise-peer-urls", "http://127.0.0.1:2380"])
         .args(["--listen-peer-urls", "http://127.0.0.1:2380", "--log-level", "warn"])
         // A test's cluster need not survive a power cut.
-        .arg("--unsafe-no-fsync");
     command
 }
 
