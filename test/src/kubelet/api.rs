@@ -49,6 +49,20 @@ impl Api {
         String::from_utf8_lossy(&body).into_owned()
     }
 
+    /// The log at this path of a container that may have only just begun: once it says something, and no more for a moment.
+    pub async fn said(&self, path: &str) -> String {
+        let mut before = String::new();
+        for _ in 0..50 {
+            let now = self.text(path).await;
+            if !now.is_empty() && now == before {
+                break;
+            }
+            before = now;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        before
+    }
+
     /// What a POST to this path answers.
     pub async fn post(&self, path: &str) -> io::Result<Bytes> {
         timeout(DEADLINE, self.ask(Method::POST, path)).await?

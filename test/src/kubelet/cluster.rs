@@ -101,8 +101,7 @@ fn etcd(folder: &Path) -> Command {
         .args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD])
         .args(["--name", "test", "--initial-cluster", "test=http://127.0.0.1:2380"])
         .args(["--initial-advertise-peer-urls", "http://127.0.0.1:2380"])
-        .args(["--listen-peer-urls", "http://127.0.0.1:2380", "--log-level", "warn"])
-        // A test's cluster need not survive a power cut.
+        .args(["--listen-peer-urls", "http://127.0.0.1:2380", "--log-level", "warn"]);
     command
 }
 

@@ -35,7 +35,7 @@ async fn a_pod_comes_up_with_an_address_and_its_log_is_served(stage: &Stage) {
     assert!(status["containerID"].as_str().unwrap().contains("://"), "{status}");
     assert!(status["imageID"].as_str().unwrap().contains("sha256:"), "{status}");
     assert_eq!((&status["restartCount"], &status["started"]), (&json!(0), &json!(true)));
-    let log = kubelet.api.text("/containerLogs/default/plain-node/main").await;
+    let log = kubelet.api.said("/containerLogs/default/plain-node/main").await;
     assert_eq!(log, "hello from the pod\n");
 }
 
@@ -48,7 +48,7 @@ async fn a_pod_that_is_done_has_succeeded(stage: &Stage) {
         let ended = &container(&seen, name)["state"]["terminated"];
         assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(0), &json!("Completed")));
     }
-    let log = stage.kubelet.api.text("/containerLogs/default/done-node/other").await;
+    let log = stage.kubelet.api.said("/containerLogs/default/done-node/other").await;
     assert_eq!(log, "two\n");
 }
 
@@ -97,7 +97,7 @@ async fn a_pod_whose_manifest_changes_is_replaced(stage: &Stage) {
     let id = &first["metadata"]["uid"];
     let other = |pod: &serde_json::Value| ready(pod) && pod["metadata"]["uid"] != *id;
     kubelet.until("changing", "replaced", other).await;
-    let log = kubelet.api.text("/containerLogs/default/changing-node/main").await;
+    let log = kubelet.api.said("/containerLogs/default/changing-node/main").await;
     assert_eq!(log, "second\n");
 }
 
@@ -118,7 +118,7 @@ async fn init_containers_run_one_after_another_before_the_others(stage: &Stage) 
     for name in ["first", "second", "third"] {
         assert_eq!(container(&seen, name)["state"]["terminated"]["exitCode"], 0, "{seen}");
     }
-    let log = stage.kubelet.api.text("/containerLogs/default/init-node/main").await;
+    let log = stage.kubelet.api.said("/containerLogs/default/init-node/main").await;
     assert_eq!(log, "first\nsecond\nthird\n");
 }
 
@@ -174,7 +174,7 @@ async fn a_pod_finds_its_name_its_hosts_and_its_name_servers(stage: &Stage) {
     });
     stage.kubelet.apply(&named);
     stage.kubelet.until("named", "ready", ready).await;
-    let log = stage.kubelet.api.text("/containerLogs/default/named-node/main").await;
+    let log = stage.kubelet.api.said("/containerLogs/default/named-node/main").await;
     assert!(log.starts_with("known-as\nknown-as\n"), "{log}");
     let lines: Vec<Vec<&str>> = log.lines().map(|line| line.split_whitespace().collect()).collect();
     for line in [
@@ -200,7 +200,7 @@ async fn a_pod_is_told_about_itself_in_its_environment(stage: &Stage) {
     ]);
     stage.kubelet.apply(&pod("told", &[main]));
     let seen = stage.kubelet.until("told", "ready", ready).await;
-    let log = stage.kubelet.api.text("/containerLogs/default/told-node/main").await;
+    let log = stage.kubelet.api.said("/containerLogs/default/told-node/main").await;
     let address = seen["status"]["podIP"].as_str().unwrap();
     assert_eq!(log, format!("told-node told 67108864 {address} <told>\n"));
 }
@@ -226,7 +226,7 @@ async fn pods_reach_each_other_by_address(stage: &Stage) {
     client["spec"]["restartPolicy"] = json!("Never");
     stage.kubelet.apply(&client);
     stage.kubelet.until("client", "done", |pod| phase(pod) == "Succeeded").await;
-    let log = stage.kubelet.api.text("/containerLogs/default/client-node/main").await;
+    let log = stage.kubelet.api.said("/containerLogs/default/client-node/main").await;
     assert_eq!(log, "from a pod\n");
 }
 

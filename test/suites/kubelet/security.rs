@@ -21,7 +21,7 @@ async fn printed(stage: &Stage, mut pod: Value) -> String {
     stage.kubelet.apply(&pod);
     let done = |pod: &Value| ["Succeeded", "Failed"].contains(&phase(pod));
     let seen = stage.kubelet.until(&name, "done", done).await;
-    let log = stage.kubelet.api.text(&format!("/containerLogs/default/{name}-node/main")).await;
+    let log = stage.kubelet.api.said(&format!("/containerLogs/default/{name}-node/main")).await;
     assert_eq!(phase(&seen), "Succeeded", "{log} {seen}");
     log
 }
@@ -78,6 +78,6 @@ async fn a_pod_sets_its_own_kernel_settings(stage: &Stage) {
         json!({ "sysctls": [{ "name": "net.ipv4.ping_group_range", "value": "5 50" }] });
     stage.kubelet.apply(&set);
     stage.kubelet.until("set", "ready", ready).await;
-    let log = stage.kubelet.api.text("/containerLogs/default/set-node/main").await;
+    let log = stage.kubelet.api.said("/containerLogs/default/set-node/main").await;
     assert_eq!(log.split_whitespace().collect::<Vec<_>>(), ["5", "50"]);
 }

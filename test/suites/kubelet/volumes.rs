@@ -25,7 +25,7 @@ async fn printed(stage: &Stage, mut pod: Value) -> String {
     stage.kubelet.apply(&pod);
     let done = |pod: &Value| ["Succeeded", "Failed"].contains(&phase(pod));
     let seen = stage.kubelet.until(&name, "done", done).await;
-    let log = stage.kubelet.api.text(&format!("/containerLogs/default/{name}-node/main")).await;
+    let log = stage.kubelet.api.said(&format!("/containerLogs/default/{name}-node/main")).await;
     assert_eq!(phase(&seen), "Succeeded", "{log} {seen}");
     log
 }
@@ -122,7 +122,7 @@ async fn an_image_is_a_volume_that_cannot_be_written(stage: &Stage) {
     pod["spec"]["restartPolicy"] = json!("Never");
     stage.kubelet.apply(&pod);
     stage.kubelet.until("image-volume", "done", |pod| phase(pod) == "Failed").await;
-    let log = stage.kubelet.api.text("/containerLogs/default/image-volume-node/main").await;
+    let log = stage.kubelet.api.said("/containerLogs/default/image-volume-node/main").await;
     assert!(log.starts_with("zstd\nplain\n") && log.contains("Read-only file system"), "{log}");
 }
 
