@@ -87,9 +87,15 @@ func command(kind, address string, limit int64) (int64, time.Duration, error) {
 	start := time.Now()
 	if kind == "exec-in" {
 		out.limit = 0
-		options.Stdin = &zeros{left: limit}
+		input := &zeros{left: limit}
+		options.Stdin = input
 		err = exec.StreamWithContext(context.Background(), options)
-		return limit, time.Since(start), err
+		took := time.Since(start)
+		// A server that ends the command early would look fast.
+		if err == nil && input.left > 0 {
+			err = fmt.Errorf("the command has ended with %d of %d bytes not sent", input.left, limit)
+		}
+		return limit, took, err
 	}
 	if kind == "attach-out" {
 		// What is enough ends the copy, but not the session.
