@@ -5,7 +5,8 @@ use e2e::runner::Test;
 use e2e::spec::{Container, PodConfig, sleeper};
 use e2e::tests;
 use e2e::world::World;
-use proto::cri::{Capability, NamespaceMode, NamespaceOption};
+use proto::cri::security_profile::ProfileType;
+use proto::cri::{Capability, NamespaceMode, NamespaceOption, SecurityProfile};
 
 pub fn tests() -> Vec<Test> {
     tests![
@@ -124,6 +125,11 @@ async fn a_containers_first_process_shows_nothing_of_the_host_to_who_may_trace_i
     let config = sleeper("traced").namespaces_of(&pod.config).security(|security| {
         let add_capabilities = vec!["SYS_PTRACE".to_owned()];
         security.capabilities = Some(Capability { add_capabilities, ..Default::default() });
+        // The runtime's AppArmor profile lets it trace nobody outside the profile.
+        security.apparmor = Some(SecurityProfile {
+            profile_type: ProfileType::Unconfined.into(),
+            localhost_ref: String::new(),
+        });
     });
     let id = node.run(&pod, &config).await;
     // With this right the first process is an open book: its pages must be empty.

@@ -65,9 +65,11 @@ async fn the_log_goes_on_without_the_daemon(world: &mut World) {
     let id = node.run(&pod, &config).await;
     node.prints(&pod, &config, "line 5").await;
     node.crash().await;
+    let before = node.log(&pod, &config).len();
     sleep(Duration::from_millis(700)).await;
+    // How many depends on how busy the machine is.
     let meanwhile = node.log(&pod, &config).len();
-    assert!(meanwhile > 15, "{meanwhile}");
+    assert!(meanwhile > before + 2, "{before}, then {meanwhile}");
     node.up().await.unwrap();
     assert_eq!(node.exit(&id).await.exit_code, 0);
     let lines: Vec<String> = node.log(&pod, &config).into_iter().map(|line| line.text).collect();

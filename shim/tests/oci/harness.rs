@@ -52,7 +52,12 @@ pub fn run(groups: &[&[Test]]) -> ExitCode {
     // Who a container leaves behind is ours to reap, as it is its monitor's.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     let words: Vec<String> = env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
+    let left_out: Vec<String> =
+        env::args().filter_map(|a| a.strip_prefix("--skip=").map(str::to_owned)).collect();
+    let chosen = |name: &str| {
+        (words.is_empty() || words.iter().any(|word| name.contains(word)))
+            && !left_out.iter().any(|part| name.contains(part.as_str()))
+    };
     let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
     for (name, on, test) in tests().filter(|(name, ..)| chosen(name)) {
         if *on == On::Own && is_other() {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -185,7 +185,9 @@ fn scope() {
         String::from_utf8(said.stdout).unwrap().trim() == "active"
     };
     case.write_spec();
-    case.ok(&["--systemd-cgroup", "run", "--detach"]);
+    // A pipe would stay open with the container.
+    let mut run = case.command(&["--systemd-cgroup", "run", "--detach", &case.id]);
+    assert!(run.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
     let [folder] = &cgroups(&case.id)[..] else { panic!("{:?}", cgroups(&case.id)) };
     assert!(active() && folder.ends_with(format!("wherry-test.slice/{unit}")), "{folder:?}");
     assert_eq!(fs::read_to_string(folder.join("pids.max")).unwrap(), "77\n");

@@ -50,6 +50,15 @@ fn table(pids: &[u32], options: &[std::ffi::OsString]) -> Result<String, Failure
     }
     let output = ps.args(options).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|e| Failure::os("execute", "ps", e))?;
+    // A part of a table would look like all of it.
+    if !output.status.success() {
+        return Err(Failure::new(
+            FailureKind::Internal,
+            "execute",
+            "ps",
+            output.status.to_string(),
+        ));
+    }
     let text = String::from_utf8_lossy(&output.stdout);
     let head = text.lines().next().unwrap_or_default();
     let column = head.split_whitespace().position(|title| title == "PID").ok_or_else(|| {
