@@ -10,7 +10,7 @@ use rustix::process::Pid;
 use super::attach::Clients;
 use super::call::update::Update;
 use super::foreign::{Errand, Maker};
-use super::process::{INIT, Process};
+use super::process::{INIT, Phase, Process};
 use super::ttrpc::Caller;
 use crate::log::Log;
 use crate::runtime::cgroup::Watch;
@@ -94,6 +94,12 @@ impl Container {
         let key = self.next_key;
         self.next_key += 1;
         key
+    }
+
+    /// Whether its first process has.
+    pub fn has_ended(&self) -> bool {
+        let init = self.processes.iter().find(|process| process.key == INIT);
+        init.is_some_and(|init| matches!(init.phase, Phase::Stopped(_)))
     }
 
     /// A process by its key.

@@ -114,8 +114,10 @@ impl Server {
         let poll = Poll::new().map_err(fail)?;
         poll.add(&listener, Token::Listener).map_err(fail)?;
         poll.add(&children, Token::Children).map_err(fail)?;
-        let bundle = BundleWatch::new().map_err(fail)?;
-        poll.add(&bundle, Token::Bundle).map_err(fail)?;
+        let bundle = BundleWatch::new();
+        if let Some(file) = bundle.file() {
+            poll.add(file, Token::Bundle).map_err(fail)?;
+        }
         Ok(Self {
             thread,
             poll,
@@ -178,7 +180,7 @@ impl Server {
             None => Some(start + FIRST_CALL),
         };
         let told = self.publisher.as_ref().and_then(Publisher::deadline);
-        let until = until.into_iter().chain(told).min()?;
+        let until = until.into_iter().chain(told).chain(self.next_look()).min()?;
         Some(until.saturating_duration_since(Instant::now()))
     }
 

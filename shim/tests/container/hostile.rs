@@ -67,6 +67,7 @@ pub const TESTS: &[Test] = &[
     ("a_log_in_place_of_something_else_is_refused", logs),
     ("what_is_not_supported_is_refused_and_not_ignored", unsupported),
     ("namespaces_that_are_none_are_refused", namespaces),
+    ("a_host_without_a_watch_left_still_makes_containers", no_watches),
     ("an_exec_shows_nothing_of_the_host_to_who_may_trace_it", traced_execs),
     ("the_shims_binary_cannot_be_written_from_inside", binary),
 ];
@@ -247,6 +248,21 @@ fn unsupported() {
         let refused = case.create().unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
     }
+}
+
+fn no_watches() {
+    use rustix::fs::inotify::{CreateFlags, init};
+    // All that a user has: 128 unless somebody has raised it.
+    let mut taken = Vec::new();
+    while taken.len() < 10_000
+        && let Ok(watch) = init(CreateFlags::CLOEXEC)
+    {
+        taken.push(watch);
+    }
+    let mut case = Case::new("echo made; exit 3");
+    assert_eq!(case.run().code, 3);
+    assert_eq!(case.output(), "made");
+    drop(taken);
 }
 
 fn traced_execs() {
