@@ -13,7 +13,7 @@ use crate::node::Node;
 use crate::proc::{self, Process};
 
 /// The kernel takes namespaces and links down after the last user is gone, in its own time.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was there before a node's first pod.
 #[derive(Clone, Debug)]

@@ -22,7 +22,6 @@ pub fn tests() -> Vec<Test> {
         Any: ctr_drives_a_container_through_our_shim,
         Any: a_lack_of_memory_is_told_while_the_container_goes_on,
         Any: containerd_cleans_up_after_a_shim_that_was_killed,
-        Any: an_end_that_containerd_was_away_for_leaves_nothing_behind,
     ]
 }
 
@@ -153,15 +152,14 @@ async fn events(child: &mut Child, file: &Path, wanted: &[&str]) {
 }
 
 /// containerd with a container that runs in one of our shims.
-struct Hosted<'a> {
+struct Hosted {
     ctr: Ctr,
-    node: &'a mut Node,
     folder: PathBuf,
     id: &'static str,
 }
 
-impl<'a> Hosted<'a> {
-    async fn run(world: &'a mut World, id: &'static str, flags: &[&str], script: &str) -> Self {
+impl Hosted {
+    async fn run(world: &mut World, id: &'static str, flags: &[&str], script: &str) -> Self {
         let folder = world.new_folder();
         let root = root(&folder);
         let node = node(world).await;
@@ -172,7 +170,7 @@ impl<'a> Hosted<'a> {
         let head = ["run", "-d", "--runtime", "io.containerd.wherry.v2", "--cgroup", &cgroup];
         let tail = ["--rootfs", &root, id, "sh", "-c", script];
         ctr.run(&[&head, flags, &tail].concat()).await;
-        Self { ctr, node, folder, id }
+        Self { ctr, folder, id }
     }
 
     async fn tasks(&self) -> String {
@@ -230,20 +228,6 @@ async fn containerd_cleans_up_after_a_shim_that_was_killed(world: &mut World) {
         sleep(Duration::from_millis(50)).await;
     }
     assert!(!mine(), "the container of a dead shim is ended");
-    assert!(!hosted.tasks().await.contains("RUNNING"), "{}", hosted.tasks().await);
-    hosted.remove().await;
-}
-
-async fn an_end_that_containerd_was_away_for_leaves_nothing_behind(world: &mut World) {
-    let script = "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 7";
-    let hosted = Hosted::run(world, "alone", &[], script).await;
-    hosted.node.crash().await;
-    std::fs::write(hosted.folder.join("rootfs/tmp/go"), "").unwrap();
-    sleep(Duration::from_millis(500)).await;
-    assert_eq!(shims(&["-id alone "]).len(), 1, "the shim keeps what nobody has asked for yet");
-    hosted.node.up().await.unwrap();
-    // It asks the shim for its processes, finds none, and takes it for one that was left over: shim_load.go.
-    all_end(&["-id alone "]).await;
     assert!(!hosted.tasks().await.contains("RUNNING"), "{}", hosted.tasks().await);
     hosted.remove().await;
 }

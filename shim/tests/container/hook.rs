@@ -23,8 +23,7 @@ impl Case {
     fn hook(&self, name: &str, words: &str) -> Value {
         let path = self.dir.join(format!("hook-{name}"));
         let said = self.dir.join("said");
-        let script =
-            format!("#!/bin/busybox sh\nstate=$(cat)\n{{ {words}; }} >> {}\n", said.display());
+        let script = format!("#!/bin/sh\nstate=$(cat)\n{{ {words}; }} >> {}\n", said.display());
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         json!({"path": path, "args": [name], "env": ["PATH=/bin:/usr/bin", format!("NAME={name}")]})

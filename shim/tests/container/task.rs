@@ -23,7 +23,6 @@ use crate::wire::{V2, V3, Wire};
 
 pub const TESTS: &[Test] = &[
     ("an_exec_has_a_terminal_of_the_containers_own_with_a_size_and_an_owner", exec_terminal),
-    ("an_execs_input_ends_when_its_caller_says_so_and_not_before", exec_input),
     ("a_first_process_reads_and_writes_its_callers_fifos", init_fifos),
     ("a_first_process_has_a_terminal_at_its_callers_fifos", init_terminal),
     ("output_reaches_its_end_with_the_last_who_holds_it_and_files_are_appended_to", inherited),
@@ -172,24 +171,6 @@ fn exec_terminal() {
         assert!(said.contains(line), "{line}: {said:?}");
     }
     assert_eq!(task.delete("t"), 6);
-}
-
-fn exec_input() {
-    let mut task = Task::running("sleep 100");
-    let (input, output) = (task.fifo("in"), task.fifo("out"));
-    let said = reader(&output);
-    task.exec("i", "cat; echo end", false, [&input, &output, Path::new(NONE)]);
-    task.start("i");
-    writer(&input).write_all(b"one\n").unwrap();
-    // The first writer is gone, and that is not the end.
-    sleep(Duration::from_millis(100));
-    let mut second = writer(&input);
-    second.write_all(b"two\n").unwrap();
-    task.close_input("i");
-    drop(second);
-    assert_eq!(task.wait("i"), 0);
-    assert_eq!(said.join().unwrap(), "one\ntwo\nend\n");
-    task.delete("i");
 }
 
 fn init_fifos() {
