@@ -221,7 +221,11 @@ async fn containerd_cleans_up_after_a_shim_that_was_killed(world: &mut World) {
             .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
             .any(|line| line.starts_with(b"sleep\x004321"))
     };
-    assert!(mine());
+    let end = Instant::now() + Duration::from_secs(5);
+    while !mine() && Instant::now() < end {
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(mine(), "the container has begun");
     rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
     let end = Instant::now() + Duration::from_secs(10);
     while (mine() || hosted.tasks().await.contains("RUNNING")) && Instant::now() < end {
