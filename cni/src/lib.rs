@@ -32,6 +32,7 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod built_in;
 mod conf;
 mod config;
 mod error;
@@ -43,8 +44,9 @@ mod record;
 mod status;
 mod turn;
 
+pub use built_in::PodCidr;
 pub use config::{BridgeConfig, NetworkConfig, ParseSubnetError, Subnet};
 pub use error::NetworkError;
-pub use network::{Network, PodCidr};
+pub use network::Network;
 pub use pod::{Attachment, Dns, PodNetwork, PortMapping, Protocol};
 pub use status::{NetworkStatus, Report};

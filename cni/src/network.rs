@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::bridge::{Addresses, Bridge};
+use crate::built_in::{BuiltIn, PodCidr, pod_cidr_path, recall_pod_cidr};
 use crate::conf::{Choice, Conflist, Folder};
-use crate::config::{BridgeConfig, NetworkConfig, Subnet};
+use crate::config::{NetworkConfig, Subnet};
 use crate::error::NetworkError;
 use crate::plugin::Chain;
 use crate::pod::{Attachment, PodNetwork, is_id};
@@ -30,27 +30,6 @@ pub struct Network {
     built_in: RwLock<BuiltIn>,
     turns: Turns,
     readiness: Readiness,
-}
-
-/// The built-in network on one subnet.
-#[derive(Debug)]
-struct BuiltIn {
-    subnet: Subnet,
-    addresses: Addresses,
-    bridge: Bridge,
-}
-
-/// What became of the cluster's range for this node's pods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PodCidr {
-    /// The built-in network uses it from now on.
-    Taken,
-    /// The built-in network uses it already.
-    Known,
-    /// The operator has decided on another.
-    Configured,
-    /// There are pods on the built-in network, which keep their addresses; it stays what it is.
-    InUse,
 }
 
 /// The first half of an attach: done, or still to be done by plugins.
@@ -395,33 +374,6 @@ impl Network {
         let forget = move || network.records.remove(&id);
         blocking(self.config.timeout, "forget attachment of pod", forget).await
     }
-}
-
-impl BuiltIn {
-    fn open(
-        config: &NetworkConfig,
-        subnet: Subnet,
-        records: &Records,
-    ) -> Result<Self, NetworkError> {
-        let leases = records.leases();
-        let taken = leases.iter().map(|(_, lease)| lease.address).collect();
-        let addresses = Addresses::open(&config.state_dir, subnet, taken)?;
-        let bridge = BridgeConfig { subnet, ..config.bridge.clone() };
-        Ok(Self { subnet, addresses, bridge: Bridge::new(bridge, &leases) })
-    }
-}
-
-fn pod_cidr_path(config: &NetworkConfig) -> PathBuf {
-    config.state_dir.join("pod-cidr")
-}
-
-/// What the cluster said in an earlier run.
-fn recall_pod_cidr(config: &NetworkConfig) -> Option<Subnet> {
-    let path = pod_cidr_path(config);
-    let text = std::fs::read_to_string(&path).ok().filter(|_| config.bridge.follows_pod_cidr)?;
-    text.parse()
-        .inspect_err(|error| warn!(path = %path.display(), %error, "pod CIDR left out"))
-        .ok()
 }
 
 /// Waits for a task that goes on without us; a panic in it is ours.
