@@ -11,16 +11,13 @@
 //! - [`spec`]: from CRI's wishes to an OCI specification, pure.
 //! - [`recover`]: what the last daemon left: adopted, finished, or taken back.
 //! - [`events`]: what happens to containers and sandboxes, for those who would rather be told than ask.
+//! - `encode`: the wire form of long lists, written without the messages.
 //! - `joinable`, `undo`, `index`, `record`: the few mechanisms that the verbs share.
 //!
 //! # What is true where
 //!
 //! The kernel and the shims know what runs; records in the durable folder say what was promised to the kubelet;
 //! the index in memory is built from both at start and answers every list and status.
-//!
-//! # Current limitations
-//!
-//! No user namespaces, AppArmor profiles, image mounts, CDI devices: a request for one is refused.
 #![forbid(unsafe_code)]
 
 mod apparmor;
@@ -28,6 +25,7 @@ mod cdi;
 mod clock;
 pub mod container;
 pub mod door;
+mod encode;
 mod error;
 pub mod events;
 mod facade;

@@ -15,6 +15,8 @@ pub mod durable;
 pub mod jail;
 pub mod link;
 #[allow(unsafe_code)]
+pub mod memory;
+#[allow(unsafe_code)]
 pub mod mount;
 pub mod netns;
 #[allow(unsafe_code)]

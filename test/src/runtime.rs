@@ -36,6 +36,8 @@ pub struct Settings {
     pub network: Network,
     /// More lines for the end of Wherry's configuration file.
     pub extra: String,
+    /// Wherry's log is what it is without configuration; tests want all of it.
+    pub usual_log: bool,
 }
 
 /// Where a node keeps its things.
@@ -113,7 +115,7 @@ impl Runtime {
             fs::write(folders.cni.join("10-test.conflist"), list)?;
         }
         let config = match self {
-            Self::Wherry => wherry_config(folders, &plugins, &settings.extra),
+            Self::Wherry => wherry_config(folders, &plugins, settings),
             Self::Containerd => containerd_config(folders, &plugins, "runc"),
             Self::Hosted => containerd_config(folders, &plugins, "wherry"),
         };
@@ -166,12 +168,13 @@ pub fn bridge_conflist(bridge: &str, subnet: &str) -> String {
     )
 }
 
-fn wherry_config(folders: &Folders, plugins: &Path, extra: &str) -> String {
+fn wherry_config(folders: &Folders, plugins: &Path, settings: &Settings) -> String {
+    let log =
+        if settings.usual_log { "" } else { "[log]\nlevel = \"debug\"\nformat = \"plain\"\n" };
     format!(
         "[registry]\nconfig_path = {:?}\n\
-         [cni]\nconf_dir = {:?}\nbin_dirs = [{:?}]\n\
-         [log]\nlevel = \"debug\"\nformat = \"plain\"\n{extra}\n",
-        folders.certs, folders.cni, plugins
+         [cni]\nconf_dir = {:?}\nbin_dirs = [{:?}]\n{log}{}\n",
+        folders.certs, folders.cni, plugins, settings.extra
     )
 }
 

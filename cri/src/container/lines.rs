@@ -4,6 +4,7 @@
 //! removes it; what a daemon leaves that was killed tells the next one what to end.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,10 +72,7 @@ impl Line {
     fn make(path: PathBuf) -> io::Result<Self> {
         make_fifo(&path)?;
         let line = Self::open(path)?;
-        // A smaller one only is slower: an administrator may have limited it.
-        if let Err(error) = rustix::pipe::fcntl_setpipe_size(&line.end, FIFO) {
-            tracing::debug!(%error, "make a FIFO larger");
-        }
+        enlarge(&line.end);
         Ok(line)
     }
 }
@@ -124,7 +122,9 @@ impl Lines {
     /// Opens the input for writing; nothing when nobody reads it.
     #[must_use]
     pub fn open_input(&self) -> Option<pipe::Sender> {
-        pipe::OpenOptions::new().open_sender(self.stdin.as_ref()?).ok()
+        let end = pipe::OpenOptions::new().open_sender(self.stdin.as_ref()?).ok()?;
+        enlarge(&end);
+        Some(end)
     }
 
     /// Removes the folder.
@@ -132,6 +132,13 @@ impl Lines {
         if let Err(error) = std::fs::remove_dir_all(&self.folder) {
             tracing::debug!(folder = %self.folder.display(), %error, "remove FIFOs");
         }
+    }
+}
+
+/// Makes a FIFO as large as [`FIFO`]. A smaller one is only slower: an administrator may have limited it.
+fn enlarge(end: impl AsFd) {
+    if let Err(error) = rustix::pipe::fcntl_setpipe_size(end, FIFO) {
+        tracing::debug!(%error, "make a FIFO larger");
     }
 }
 

@@ -24,7 +24,7 @@ pub mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use shim::{ResolvedUser, Shim};
@@ -111,6 +111,8 @@ pub struct Container {
     pub removal: tokio::sync::Mutex<()>,
     /// What its execs are made from, since the first one.
     pub(crate) process: tokio::sync::OnceCell<Box<[u8]>>,
+    /// How lists tell of it, since the first one.
+    listed: OnceLock<Box<[u8]>>,
     /// Reads its cgroup.
     pub meter: Meter,
     /// What it has written into its root file system.
@@ -142,6 +144,7 @@ impl Container {
             turn: tokio::sync::Mutex::default(),
             removal: tokio::sync::Mutex::default(),
             process: tokio::sync::OnceCell::new(),
+            listed: OnceLock::new(),
             meter: Meter::default(),
             layer: Layer::default(),
         }

@@ -6,8 +6,9 @@ use proto::cri;
 use sys::cgroup::Places;
 
 use super::Container;
-use super::list::metadata;
+use super::list::attributes;
 use super::state::State;
+use crate::encode::{self, Items};
 use crate::error::Error;
 use crate::record;
 use crate::runtime::Runtime;
@@ -18,14 +19,15 @@ use crate::stats::{layer, wire};
 ///
 /// # Errors
 /// `NotFound`.
-pub async fn stats(runtime: &Arc<Runtime>, id: &str) -> Result<cri::ContainerStats, Error> {
+pub async fn stats(runtime: &Arc<Runtime>, id: &str) -> Result<Items, Error> {
     let container = runtime.containers.find(id)?;
     let runtime = Arc::clone(runtime);
     record::blocking("read a container's statistics", move || {
-        let measured = measure(&runtime, vec![container]);
-        let mut item =
-            measured.iter().map(|(container, sample)| item(&runtime, container, sample.as_deref()));
-        Ok(item.next().unwrap_or_default())
+        let mut items = Items::default();
+        for (container, sample) in measure(&runtime, vec![container]) {
+            items.add(|out| item(out, &runtime, &container, sample.as_deref()));
+        }
+        Ok(items)
     })
     .await
 }
@@ -37,16 +39,20 @@ pub async fn stats(runtime: &Arc<Runtime>, id: &str) -> Result<cri::ContainerSta
 pub async fn list(
     runtime: &Arc<Runtime>,
     filter: Option<cri::ContainerStatsFilter>,
-) -> Result<Vec<cri::ContainerStats>, Error> {
+) -> Result<Items, Error> {
     let filter = filter.unwrap_or_default();
     let mut containers = runtime.containers.all();
     containers.retain(|container| is_running(container) && matches(container, &filter));
     let runtime = Arc::clone(runtime);
     record::blocking("read containers' statistics", move || {
         let measured = measure(&runtime, containers);
-        // One that ended meanwhile has no cgroup any more.
-        let living = measured.iter().filter(|(_, sample)| sample.is_some());
-        Ok(living.map(|(container, sample)| item(&runtime, container, sample.as_deref())).collect())
+        let mut items = Items::with_capacity(measured.len());
+        for (container, sample) in &measured {
+            // One that ended meanwhile has no cgroup any more.
+            let Some(sample) = sample.as_deref() else { continue };
+            items.add(|out| item(out, &runtime, container, Some(sample)));
+        }
+        Ok(items)
     })
     .await
 }
@@ -87,29 +93,17 @@ pub fn places(container: &Container) -> Option<Places> {
     Places::of_process(container.record.pid, container.id().as_str())
 }
 
-/// CRI's form of one container's statistics.
-pub fn item(
-    runtime: &Runtime,
-    container: &Container,
-    sample: Option<&Sample>,
-) -> cri::ContainerStats {
-    let root = runtime.root().display().to_string();
-    cri::ContainerStats {
-        attributes: Some(attributes(container)),
+/// A `ContainerStats`.
+pub fn item(out: &mut Vec<u8>, runtime: &Runtime, container: &Container, sample: Option<&Sample>) {
+    encode::nested(out, 1, |out| attributes(out, container));
+    let root = || runtime.root().display().to_string();
+    let figures = cri::ContainerStats {
+        attributes: None,
         cpu: sample.and_then(wire::cpu),
         memory: sample.map(wire::memory),
-        writable_layer: container.layer.written().map(|written| wire::layer(written, &root)),
+        writable_layer: container.layer.written().map(|written| wire::layer(written, root())),
         swap: sample.map(wire::swap),
         io: sample.and_then(wire::io),
-    }
-}
-
-fn attributes(container: &Container) -> cri::ContainerAttributes {
-    let config = &container.record.config;
-    cri::ContainerAttributes {
-        id: container.id().to_string(),
-        metadata: Some(metadata(&config.metadata)),
-        labels: config.labels.clone().into_iter().collect(),
-        annotations: config.annotations.clone().into_iter().collect(),
-    }
+    };
+    encode::fields(out, &figures);
 }

@@ -72,6 +72,7 @@ async fn change(
     match apply(shim, &asked, &after).await {
         Ok(()) => {
             container.set_limits(after.clone());
+            container.meter.renew();
             write(&folder, Limits { in_force: after, begun: None }).await
         }
         Err(source) => {

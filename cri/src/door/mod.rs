@@ -1,8 +1,8 @@
 //! Where the wire ends: the two services as tables of contents, one line an RPC.
 
 mod backend;
+mod encoded;
 mod images;
-mod list;
 mod runtimes;
 pub mod stream;
 
@@ -12,7 +12,7 @@ use proto::cri::image_service_server::ImageServiceServer;
 use proto::cri::runtime_service_server::RuntimeServiceServer;
 use tonic::{Code, Status};
 
-use list::Lists;
+use encoded::Encoded;
 
 use crate::error::Error;
 use crate::runtime::Runtime;
@@ -35,11 +35,11 @@ impl Door {
 
     /// The RuntimeService.
     #[must_use]
-    pub fn runtime_service(&self) -> Lists {
+    pub fn runtime_service(&self) -> Encoded {
         let typed = RuntimeServiceServer::new(self.clone())
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
-        Lists::before(typed, self.clone())
+        Encoded::before(typed, self.clone())
     }
 
     /// Ends the streams that would go on for as long as the daemon does, so that it can end.

@@ -77,23 +77,6 @@ impl RuntimeService for Door {
         Ok(Response::new(status.map_err(refuse("PodSandboxStatus"))?))
     }
 
-    async fn list_pod_sandbox(
-        &self,
-        request: Request<cri::ListPodSandboxRequest>,
-    ) -> Answer<cri::ListPodSandboxResponse> {
-        let items = sandbox::list::list(&self.runtime, request.into_inner().filter).collect();
-        Ok(Response::new(cri::ListPodSandboxResponse { items }))
-    }
-
-    async fn stream_pod_sandboxes(
-        &self,
-        request: Request<cri::StreamPodSandboxesRequest>,
-    ) -> Answer<BoxStream<cri::StreamPodSandboxesResponse>> {
-        let sandboxes = sandbox::list::list(&self.runtime, request.into_inner().filter);
-        let message = |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes };
-        Ok(Response::new(stream::batches(sandboxes, message)))
-    }
-
     async fn update_pod_sandbox_resources(
         &self,
         request: Request<cri::UpdatePodSandboxResourcesRequest>,
@@ -153,24 +136,6 @@ impl RuntimeService for Door {
         Ok(Response::new(cri::RemoveContainerResponse {}))
     }
 
-    async fn list_containers(
-        &self,
-        request: Request<cri::ListContainersRequest>,
-    ) -> Answer<cri::ListContainersResponse> {
-        let filter = request.into_inner().filter;
-        let containers = container::list::list(&self.runtime, filter).collect();
-        Ok(Response::new(cri::ListContainersResponse { containers }))
-    }
-
-    async fn stream_containers(
-        &self,
-        request: Request<cri::StreamContainersRequest>,
-    ) -> Answer<BoxStream<cri::StreamContainersResponse>> {
-        let containers = container::list::list(&self.runtime, request.into_inner().filter);
-        let message = |containers| cri::StreamContainersResponse { containers };
-        Ok(Response::new(stream::batches(containers, message)))
-    }
-
     async fn get_container_events(
         &self,
         _: Request<cri::GetEventsRequest>,
@@ -213,63 +178,6 @@ impl RuntimeService for Door {
         Err(refuse("CheckpointContainer")(error))
     }
 
-    async fn container_stats(
-        &self,
-        request: Request<cri::ContainerStatsRequest>,
-    ) -> Answer<cri::ContainerStatsResponse> {
-        let stats = container::stats::stats(&self.runtime, &request.get_ref().container_id).await;
-        let stats = Some(stats.map_err(refuse("ContainerStats"))?);
-        Ok(Response::new(cri::ContainerStatsResponse { stats }))
-    }
-
-    async fn list_container_stats(
-        &self,
-        request: Request<cri::ListContainerStatsRequest>,
-    ) -> Answer<cri::ListContainerStatsResponse> {
-        let stats = container::stats::list(&self.runtime, request.into_inner().filter).await;
-        let stats = stats.map_err(refuse("ListContainerStats"))?;
-        Ok(Response::new(cri::ListContainerStatsResponse { stats }))
-    }
-
-    async fn stream_container_stats(
-        &self,
-        request: Request<cri::StreamContainerStatsRequest>,
-    ) -> Answer<BoxStream<cri::StreamContainerStatsResponse>> {
-        let stats = container::stats::list(&self.runtime, request.into_inner().filter).await;
-        let stats = stats.map_err(refuse("StreamContainerStats"))?.into_iter();
-        let message = |container_stats| cri::StreamContainerStatsResponse { container_stats };
-        Ok(Response::new(stream::batches(stats, message)))
-    }
-
-    async fn pod_sandbox_stats(
-        &self,
-        request: Request<cri::PodSandboxStatsRequest>,
-    ) -> Answer<cri::PodSandboxStatsResponse> {
-        let stats = sandbox::stats::stats(&self.runtime, &request.get_ref().pod_sandbox_id).await;
-        let stats = Some(stats.map_err(refuse("PodSandboxStats"))?);
-        Ok(Response::new(cri::PodSandboxStatsResponse { stats }))
-    }
-
-    async fn list_pod_sandbox_stats(
-        &self,
-        request: Request<cri::ListPodSandboxStatsRequest>,
-    ) -> Answer<cri::ListPodSandboxStatsResponse> {
-        let stats = sandbox::stats::list(&self.runtime, request.into_inner().filter).await;
-        let stats = stats.map_err(refuse("ListPodSandboxStats"))?;
-        Ok(Response::new(cri::ListPodSandboxStatsResponse { stats }))
-    }
-
-    async fn stream_pod_sandbox_stats(
-        &self,
-        request: Request<cri::StreamPodSandboxStatsRequest>,
-    ) -> Answer<BoxStream<cri::StreamPodSandboxStatsResponse>> {
-        let stats = sandbox::stats::list(&self.runtime, request.into_inner().filter).await;
-        let stats = stats.map_err(refuse("StreamPodSandboxStats"))?.into_iter();
-        let message = |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats };
-        Ok(Response::new(stream::batches(stats, message)))
-    }
-
-    // ListPodSandboxMetrics and StreamPodSandboxMetrics are in `list`.
     async fn list_metric_descriptors(
         &self,
         _: Request<cri::ListMetricDescriptorsRequest>,

@@ -9,11 +9,9 @@ use tonic::Status;
 use tonic::codegen::BoxStream;
 
 use super::refuse;
+use crate::encode::BATCH_BYTES;
 use crate::events::{Event, Kind, Reader};
 use crate::sandbox::status::{containers, to_wire};
-
-/// The most that one message of a streamed list weighs, encoded: a quarter of what gRPC clients take by default.
-const BATCH_BYTES: usize = 1 << 20;
 
 /// Sends `items` in messages of less than [`BATCH_BYTES`] each, unless a single item is larger. They are made as the
 /// client takes them.

@@ -4,37 +4,54 @@ use proto::cri;
 
 use super::Sandbox;
 use super::config::Metadata;
+use super::state::State;
+use crate::encode::{self, Items};
 use crate::runtime::Runtime;
 
 /// Lists the sandboxes that fulfil all conditions of the filter.
-pub fn list(
-    runtime: &Runtime,
-    filter: Option<cri::PodSandboxFilter>,
-) -> impl Iterator<Item = cri::PodSandbox> + use<> {
+pub fn list(runtime: &Runtime, filter: Option<cri::PodSandboxFilter>) -> Items {
     let filter = filter.unwrap_or_default();
     let mut sandboxes = runtime.sandboxes.all();
     sandboxes.retain(|sandbox| matches(sandbox, &filter));
-    sandboxes.into_iter().map(|sandbox| item(&sandbox))
+    let mut items = Items::with_capacity(sandboxes.len());
+    for sandbox in sandboxes {
+        items.add(|out| item(out, &sandbox));
+    }
+    items
 }
 
 fn matches(sandbox: &Sandbox, filter: &cri::PodSandboxFilter) -> bool {
     let labels = &sandbox.record.config.labels;
     sandbox.id().as_str().starts_with(&filter.id)
-        && filter.state.is_none_or(|wanted| wanted.state() == sandbox.state().to_wire())
+        && filter.state.is_none_or(|wanted| wanted.state() == sandbox.look(State::to_wire))
         && filter.label_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-fn item(sandbox: &Sandbox) -> cri::PodSandbox {
+/// A `PodSandbox`: what never changes is encoded once.
+fn item(out: &mut Vec<u8>, sandbox: &Sandbox) {
+    out.extend_from_slice(sandbox.listed.get_or_init(|| lasting(sandbox)));
+    encode::number(out, 3, sandbox.look(State::to_wire) as u64);
+}
+
+fn lasting(sandbox: &Sandbox) -> Box<[u8]> {
     let config = &sandbox.record.config;
-    cri::PodSandbox {
-        id: sandbox.id().to_string(),
-        metadata: Some(metadata(&config.metadata)),
-        state: sandbox.state().to_wire().into(),
-        created_at: sandbox.record.created_at.get(),
-        labels: config.labels.clone().into_iter().collect(),
-        annotations: config.annotations.clone().into_iter().collect(),
-        runtime_handler: config.runtime_handler.clone(),
-    }
+    let mut out = Vec::new();
+    encode::text(&mut out, 1, sandbox.id().as_str());
+    encode::message(&mut out, 2, &metadata(&config.metadata));
+    encode::number(&mut out, 4, sandbox.record.created_at.get().cast_unsigned());
+    encode::map(&mut out, 5, &config.labels);
+    encode::map(&mut out, 6, &config.annotations);
+    encode::text(&mut out, 7, &config.runtime_handler);
+    out.into()
+}
+
+/// A sandbox's `PodSandboxAttributes`.
+pub fn attributes(out: &mut Vec<u8>, sandbox: &Sandbox) {
+    let config = &sandbox.record.config;
+    encode::text(out, 1, sandbox.id().as_str());
+    encode::message(out, 2, &metadata(&config.metadata));
+    encode::map(out, 3, &config.labels);
+    encode::map(out, 4, &config.annotations);
 }
 
 /// The wire's form of a sandbox's name.

@@ -14,7 +14,7 @@ pub mod stop;
 pub mod update;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,8 @@ pub struct Sandbox {
     pub teardown: tokio::sync::Mutex<()>,
     /// Reads the pod's own cgroup.
     pub meter: Meter,
+    /// How lists tell of it, since the first one.
+    listed: OnceLock<Box<[u8]>>,
 }
 
 impl Sandbox {
@@ -62,6 +64,7 @@ impl Sandbox {
             state: Mutex::new(state),
             teardown: tokio::sync::Mutex::default(),
             meter: Meter::default(),
+            listed: OnceLock::new(),
         }
     }
 
@@ -69,6 +72,11 @@ impl Sandbox {
     #[must_use]
     pub fn state(&self) -> State {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks at its state.
+    pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Moves its state.

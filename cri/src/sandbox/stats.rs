@@ -9,10 +9,12 @@ use sys::cgroup::Places;
 use sys::netns::Interface;
 
 use super::Sandbox;
-use super::list::metadata;
+use super::list::attributes;
+use super::state::State;
 use crate::clock::Nanos;
 use crate::container::Container;
 use crate::container::stats as containers;
+use crate::encode::{self, Items};
 use crate::error::Error;
 use crate::id::SandboxId;
 use crate::record;
@@ -24,16 +26,15 @@ use crate::stats::{network, wire};
 ///
 /// # Errors
 /// `NotFound`; `Refused` when the pod is not ready: nothing of it is left that could be measured.
-pub async fn stats(runtime: &Arc<Runtime>, id: &str) -> Result<cri::PodSandboxStats, Error> {
+pub async fn stats(runtime: &Arc<Runtime>, id: &str) -> Result<Items, Error> {
     let sandbox = runtime.sandboxes.find(id)?;
-    if !sandbox.state().is_ready() {
+    if !sandbox.look(State::is_ready) {
         return Err(Error::Refused {
             operation: format!("measure pod sandbox {}", sandbox.id()),
             reason: "it is not ready".into(),
         });
     }
-    let pods = read(runtime, vec![sandbox]).await?;
-    Ok(pods.into_iter().next().unwrap_or_default())
+    read(runtime, vec![sandbox]).await
 }
 
 /// What the ready pods use that fulfil all conditions of the filter.
@@ -43,7 +44,7 @@ pub async fn stats(runtime: &Arc<Runtime>, id: &str) -> Result<cri::PodSandboxSt
 pub async fn list(
     runtime: &Arc<Runtime>,
     filter: Option<cri::PodSandboxStatsFilter>,
-) -> Result<Vec<cri::PodSandboxStats>, Error> {
+) -> Result<Items, Error> {
     let filter = filter.unwrap_or_default();
     let mut sandboxes = ready(runtime);
     sandboxes.retain(|sandbox| {
@@ -57,23 +58,21 @@ pub async fn list(
 /// The pods that there is something to measure of.
 pub fn ready(runtime: &Runtime) -> Vec<Arc<Sandbox>> {
     let mut sandboxes = runtime.sandboxes.all();
-    sandboxes.retain(|sandbox| sandbox.state().is_ready());
+    sandboxes.retain(|sandbox| sandbox.look(State::is_ready));
     sandboxes
 }
 
-async fn read(
-    runtime: &Arc<Runtime>,
-    sandboxes: Vec<Arc<Sandbox>>,
-) -> Result<Vec<cri::PodSandboxStats>, Error> {
+async fn read(runtime: &Arc<Runtime>, sandboxes: Vec<Arc<Sandbox>>) -> Result<Items, Error> {
     let runtime = Arc::clone(runtime);
     record::blocking("read pods' statistics", move || {
         let members = Members::of(&runtime, &sandboxes);
         let interfaces = network::interfaces(&runtime, &sandboxes);
-        let item = |sandbox: &Arc<Sandbox>| {
+        let mut items = Items::with_capacity(2 * sandboxes.len());
+        for sandbox in &sandboxes {
             let interfaces = interfaces.get(sandbox.id()).map(Vec::as_slice);
-            members.item(&runtime, sandbox, interfaces)
-        };
-        Ok(sandboxes.iter().map(item).collect())
+            items.add(|out| members.item(out, &runtime, sandbox, interfaces));
+        }
+        Ok(items)
     })
     .await
 }
@@ -102,33 +101,37 @@ impl Members {
         Self { containers: members, parents: Parents::of(runtime) }
     }
 
+    /// A `PodSandboxStats`.
     fn item(
         &self,
+        out: &mut Vec<u8>,
         runtime: &Runtime,
         sandbox: &Sandbox,
         interfaces: Option<&[Interface]>,
-    ) -> cri::PodSandboxStats {
-        let none = Vec::new();
-        let members = self.containers.get(sandbox.id()).unwrap_or(&none);
+    ) {
+        let members = self.containers.get(sandbox.id()).map_or(&[][..], Vec::as_slice);
         let living = || members.iter().filter_map(|(_, sample)| sample.as_deref());
         let now = Nanos::now().get();
         let whole = sandbox.meter.sample(|| self.parents.places(sandbox));
         let whole = whole.map_or_else(|| sum(living(), now), |whole| (*whole).clone());
-        let container = |(container, sample): &Measured| {
-            sample.as_deref().map(|sample| containers::item(runtime, container, Some(sample)))
+        let figures = cri::LinuxPodSandboxStats {
+            cpu: wire::cpu(&whole),
+            memory: Some(wire::memory(&whole)),
+            network: interfaces.map(|interfaces| wire::network(interfaces, now)),
+            process: Some(wire::processes(whole.pids, whole.at)),
+            containers: Vec::new(),
+            io: wire::io(&whole),
         };
-        cri::PodSandboxStats {
-            attributes: Some(attributes(sandbox)),
-            linux: Some(cri::LinuxPodSandboxStats {
-                cpu: wire::cpu(&whole),
-                memory: Some(wire::memory(&whole)),
-                network: interfaces.map(|interfaces| wire::network(interfaces, now)),
-                process: Some(wire::processes(whole.pids, whole.at)),
-                containers: members.iter().filter_map(container).collect(),
-                io: wire::io(&whole),
-            }),
-            windows: None,
-        }
+        encode::nested(out, 1, |out| attributes(out, sandbox));
+        encode::nested(out, 2, |out| {
+            encode::fields(out, &figures);
+            for (container, sample) in members {
+                let Some(sample) = sample.as_deref() else { continue };
+                encode::nested(out, 5, |out| {
+                    containers::item(out, runtime, container, Some(sample))
+                });
+            }
+        });
     }
 }
 
@@ -176,16 +179,6 @@ fn sum<'a>(samples: impl Iterator<Item = &'a Sample>, at: i64) -> Sample {
         pids: sum.pids.saturating_add(next.pids),
         ..Sample::default()
     })
-}
-
-fn attributes(sandbox: &Sandbox) -> cri::PodSandboxAttributes {
-    let config = &sandbox.record.config;
-    cri::PodSandboxAttributes {
-        id: sandbox.id().to_string(),
-        metadata: Some(metadata(&config.metadata)),
-        labels: config.labels.clone().into_iter().collect(),
-        annotations: config.annotations.clone().into_iter().collect(),
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,9 @@
 //! A cgroup that is read again and again.
+//!
+//! Most containers of a node do nothing most of the time. Where no CPU time was used since the last reading, and as much
+//! memory is charged as then, only what can change without them is read anew: who waits for what. The longest file of
+//! all, memory.stat, is not among that; every [`WHOLE_INTERVAL`] it is read nonetheless, because the kernel moves pages
+//! about by itself.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +16,9 @@ use crate::clock::Nanos;
 
 /// Who asks sooner gets what is known.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Everything is read anew after this.
+const WHOLE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Open files are counted anew after this, if the container has run meanwhile.
 const DESCRIPTORS_INTERVAL: Duration = Duration::from_secs(10);
@@ -90,6 +98,8 @@ enum State {
 struct Open {
     files: Kept,
     last: Option<(Instant, Arc<Sample>)>,
+    /// When everything of it was read.
+    whole: Option<Instant>,
     /// The CPU time at which they were counted, too: who has not run has opened nothing.
     descriptors: Option<(Instant, u64, Descriptors)>,
 }
@@ -105,7 +115,12 @@ impl Meter {
             return Some(Arc::clone(sample));
         }
         let now = Instant::now();
-        let mut sample = read(&mut open.files);
+        let recent = open.whole.is_some_and(|when| now - when < WHOLE_INTERVAL);
+        let known = open.last.as_ref().filter(|_| recent).map(|(_, sample)| &**sample);
+        let (mut sample, whole) = read(&mut open.files, known);
+        if whole {
+            open.whole = Some(now);
+        }
         if let (Some(cpu), Some((before, last))) = (sample.cpu, &open.last) {
             sample.nano_cores = last.cpu.and_then(|last| rate(last, cpu, now - *before));
         }
@@ -122,15 +137,22 @@ impl Meter {
         let mut detail = Detail {
             at: Nanos::now().get(),
             cpu: sys::cgroup::cpu(files),
-            memory: sys::cgroup::memory(files),
+            memory: sys::cgroup::memory_history(files),
             io: sys::cgroup::io_done(files),
             pids: sys::cgroup::pids(files),
-            huge_pages: sys::cgroup::huge_pages(files),
+            huge_pages: sys::cgroup::huge_pages_used(files),
             descriptors: Descriptors::default(),
             path: files.places().path().display().to_string(),
         };
         detail.descriptors = open.descriptors(detail.cpu.usage);
         Some(detail)
+    }
+
+    /// Says that the limits have changed.
+    pub fn renew(&self) {
+        if let State::Open(open) = &mut *self.lock() {
+            open.whole = None;
+        }
     }
 
     /// Whether there is a cgroup to read.
@@ -153,7 +175,8 @@ impl State {
     fn open(&mut self, find: impl FnOnce() -> Option<Places>) -> Option<&mut Open> {
         if matches!(self, Self::Unopened) {
             let files = Kept::new(find()?);
-            *self = Self::Open(Box::new(Open { files, last: None, descriptors: None }));
+            *self =
+                Self::Open(Box::new(Open { files, last: None, whole: None, descriptors: None }));
         }
         match self {
             Self::Open(open) => Some(open),
@@ -175,13 +198,27 @@ impl Open {
     }
 }
 
-fn read(files: &mut impl Files) -> Sample {
+/// Reads a cgroup, and says whether all of it: what an idle one has in common with what is `known` is taken from there.
+fn read(files: &mut impl Files, known: Option<&Sample>) -> (Sample, bool) {
+    let (at, cpu) = (Nanos::now().get(), sys::cgroup::cpu_time(files));
+    if let Some(known) = known.filter(|known| known.cpu == cpu && cpu.is_some())
+        && sys::cgroup::memory_usage(files) == known.memory
+    {
+        let sample = Sample {
+            at,
+            cpu_pressure: sys::cgroup::pressure(files, "cpu.pressure"),
+            memory_pressure: sys::cgroup::pressure(files, "memory.pressure"),
+            io_pressure: sys::cgroup::pressure(files, "io.pressure"),
+            ..known.clone()
+        };
+        return (sample, false);
+    }
     let memory = sys::cgroup::memory_now(files);
     let limited = |limit: u64| (limit != u64::MAX).then_some(limit);
     let (swap, swap_limit) = swap(&memory);
-    Sample {
-        at: Nanos::now().get(),
-        cpu: sys::cgroup::cpu_time(files),
+    let sample = Sample {
+        at,
+        cpu,
         nano_cores: None,
         cpu_pressure: sys::cgroup::pressure(files, "cpu.pressure"),
         memory: memory.memory.usage,
@@ -195,7 +232,8 @@ fn read(files: &mut impl Files) -> Sample {
         swap_limit: limited(swap_limit),
         io_pressure: sys::cgroup::pressure(files, "io.pressure"),
         pids: sys::cgroup::pids(files).current,
-    }
+    };
+    (sample, true)
 }
 
 /// Swap in use and at most: version 2 counts it by itself, version 1 together with memory.
@@ -239,12 +277,18 @@ mod tests {
         }
     }
 
+    fn read_all(mut files: Fixture) -> Sample {
+        let (sample, whole) = read(&mut files, None);
+        assert!(whole);
+        sample
+    }
+
     const PRESSURE: &str = "some avg10=1.00 avg60=0.50 avg300=0.10 total=1234\n\
                             full avg10=0.00 avg60=0.00 avg300=0.00 total=34\n";
 
     #[test]
     fn version_2_is_read() {
-        let sample = read(&mut Fixture(
+        let sample = read_all(Fixture(
             false,
             vec![
                 ("cpu.stat", "usage_usec 2500\nuser_usec 2000\nsystem_usec 500\n"),
@@ -270,7 +314,7 @@ mod tests {
 
     #[test]
     fn version_1_is_read_with_what_is_below() {
-        let sample = read(&mut Fixture(
+        let sample = read_all(Fixture(
             true,
             vec![
                 ("cpuacct.usage", "2500000\n"),
@@ -297,7 +341,34 @@ mod tests {
     #[test]
     fn a_working_set_is_never_negative() {
         let files = vec![("memory.current", "10\n"), ("memory.stat", "inactive_file 20\n")];
-        assert_eq!(read(&mut Fixture(false, files)).working_set, 0);
+        assert_eq!(read_all(Fixture(false, files)).working_set, 0);
+    }
+
+    #[test]
+    fn of_who_does_nothing_only_what_others_can_change_is_read_anew() {
+        let known = Sample {
+            cpu: Some(7_000),
+            memory: 10,
+            working_set: 5,
+            rss: 3,
+            memory_limit: Some(20),
+            ..Sample::default()
+        };
+        let cgroup = |cpu, memory| {
+            Fixture(
+                false,
+                vec![("cpu.stat", cpu), ("memory.current", memory), ("io.pressure", PRESSURE)],
+            )
+        };
+        let (still, whole) = read(&mut cgroup("usage_usec 7\n", "10\n"), Some(&known));
+        assert!(!whole);
+        assert_eq!((still.working_set, still.rss, still.memory_limit), (5, 3, Some(20)));
+        assert_eq!(still.io_pressure.unwrap().some.total, 1234);
+        for (cpu, memory) in [("usage_usec 8\n", "10\n"), ("usage_usec 7\n", "11\n"), ("", "10\n")]
+        {
+            let (sample, whole) = read(&mut cgroup(cpu, memory), Some(&known));
+            assert!(whole && sample.rss == 0, "{cpu}{memory}");
+        }
     }
 
     #[test]

@@ -58,10 +58,10 @@ pub fn io(sample: &Sample) -> Option<cri::IoUsage> {
 }
 
 /// The writable layer, on the file system that has this folder.
-pub fn layer(written: Written, mountpoint: &str) -> cri::FilesystemUsage {
+pub fn layer(written: Written, mountpoint: String) -> cri::FilesystemUsage {
     cri::FilesystemUsage {
         timestamp: written.at,
-        fs_id: Some(cri::FilesystemIdentifier { mountpoint: mountpoint.to_owned() }),
+        fs_id: Some(cri::FilesystemIdentifier { mountpoint }),
         used_bytes: number(written.usage.bytes),
         inodes_used: number(written.usage.inodes),
     }

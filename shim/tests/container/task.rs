@@ -16,6 +16,8 @@ use proto::shim::task::v2::{
     WaitRequest, WaitResponse,
 };
 use proto::shim::v1::types::Status;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 
 use crate::harness::{Case, Test};
@@ -23,6 +25,7 @@ use crate::wire::{V2, V3, Wire};
 
 pub const TESTS: &[Test] = &[
     ("an_exec_has_a_terminal_of_the_containers_own_with_a_size_and_an_owner", exec_terminal),
+    ("an_execs_input_ends_when_its_caller_says_so_and_not_before", exec_input),
     ("a_first_process_reads_and_writes_its_callers_fifos", init_fifos),
     ("a_first_process_has_a_terminal_at_its_callers_fifos", init_terminal),
     ("output_reaches_its_end_with_the_last_who_holds_it_and_files_are_appended_to", inherited),
@@ -135,12 +138,17 @@ impl Task {
 
 const NONE: &str = "";
 
-/// Reads a FIFO to its end.
+/// Reads a FIFO to its end, as somebody who is there from now on: who writes before would be ended by SIGPIPE.
 fn reader(path: &Path) -> JoinHandle<String> {
-    let path = path.to_owned();
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fifo = rustix::fs::open(path, flags, Mode::empty()).unwrap();
     spawn(move || {
+        // Without a writer there is nothing to hear of; that one has gone is told only after it was there.
+        let waited = poll(&mut [PollFd::new(&fifo, PollFlags::IN)], None);
+        assert_eq!(waited.unwrap(), 1);
+        rustix::io::ioctl_fionbio(&fifo, false).unwrap();
         let mut text = Vec::new();
-        drop(File::open(path).unwrap().read_to_end(&mut text));
+        drop(File::from(fifo).read_to_end(&mut text));
         String::from_utf8_lossy(&text).into_owned()
     })
 }
@@ -156,11 +164,15 @@ fn exec_terminal() {
     task.case.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
     task.case.spec["process"]["consoleSize"] = json!({"height": 11, "width": 22});
     let command = "busybox stty size; busybox tty; busybox stat -c %u $(busybox tty); \
-                   read x; busybox stty size; echo got $x; exit 6";
+                   touch /dev/shm/asked; read x; busybox stty size; echo got $x; exit 6";
     task.exec("t", command, true, [&input, &output, Path::new(NONE)]);
     task.start("t");
     let mut keys = writer(&input);
-    sleep(Duration::from_millis(300));
+    let created = task.state().pid;
+    let asked = PathBuf::from(format!("/proc/{created}/root/dev/shm/asked"));
+    while !asked.exists() {
+        sleep(Duration::from_millis(5));
+    }
     let (id, exec_id) = (task.id(), "t".to_owned());
     let size = ResizePtyRequest { id, exec_id, width: 90, height: 30 };
     task.wire.call("ResizePty", &size).map(nothing::<()>).unwrap();
@@ -171,6 +183,24 @@ fn exec_terminal() {
         assert!(said.contains(line), "{line}: {said:?}");
     }
     assert_eq!(task.delete("t"), 6);
+}
+
+fn exec_input() {
+    let mut task = Task::running("sleep 100");
+    let (input, output) = (task.fifo("in"), task.fifo("out"));
+    let said = reader(&output);
+    task.exec("i", "cat; echo end", false, [&input, &output, Path::new(NONE)]);
+    task.start("i");
+    writer(&input).write_all(b"one\n").unwrap();
+    // The first writer is gone, and that is not the end.
+    sleep(Duration::from_millis(100));
+    let mut second = writer(&input);
+    second.write_all(b"two\n").unwrap();
+    task.close_input("i");
+    drop(second);
+    assert_eq!(task.wait("i"), 0);
+    assert_eq!(said.join().unwrap(), "one\ntwo\nend\n");
+    task.delete("i");
 }
 
 fn init_fifos() {

@@ -16,7 +16,10 @@ pub use descriptors::{Descriptors, count_descriptors};
 pub use fields::Fields;
 pub use kept::Kept;
 pub use place::Places;
-pub use read::{cpu, cpu_time, huge_pages, io_done, memory, memory_now, pids, pressure};
+pub use read::{
+    cpu, cpu_time, huge_pages_used, io_done, memory_history, memory_now, memory_usage, pids,
+    pressure,
+};
 
 /// Where the files of one cgroup are.
 ///

@@ -63,17 +63,24 @@ pub fn cpu(files: &mut impl Files) -> Cpu {
     cpu
 }
 
-/// Reads what of the memory changes from moment to moment: usage, limits, memory.stat, pressure.
+/// Reads the memory in use, in bytes.
+pub fn memory_usage(files: &mut impl Files) -> u64 {
+    part(files, ["memory", "memory"], USAGE).unwrap_or(0)
+}
+
+/// Reads what of the memory changes from moment to moment, and its limits: usage, memory.stat, pressure. What version 1
+/// counts as memory and swap together has its limit alone.
 pub fn memory_now(files: &mut impl Files) -> Memory {
-    let now = |files: &mut _, names| Counter {
-        usage: part(files, names, USAGE).unwrap_or(0),
-        limit: limit(files, names),
+    let memory = Counter {
+        usage: memory_usage(files),
+        limit: limit(files, ["memory", "memory"]),
         ..Counter::default()
     };
-    let memory = now(files, ["memory", "memory"]);
-    let swap = now(files, ["", "memory.swap"]);
+    let names = ["", "memory.swap"];
+    let usage = part(files, names, USAGE).unwrap_or(0);
+    let swap = Counter { usage, limit: limit(files, names), ..Counter::default() };
     let with_swap = if files.is_legacy("memory") {
-        now(files, ["memory.memsw", ""])
+        Counter { limit: limit(files, WITH_SWAP), ..Counter::default() }
     } else {
         Counter {
             usage: memory.usage.saturating_add(swap.usage),
@@ -91,23 +98,31 @@ pub fn memory_now(files: &mut impl Files) -> Memory {
     }
 }
 
-/// Reads what there is of memory.
-pub fn memory(files: &mut impl Files) -> Memory {
+/// Reads, beside [`memory_now`], what the kernel remembers of memory itself, and what it uses of it.
+pub fn memory_history(files: &mut impl Files) -> Memory {
     let mut memory = memory_now(files);
     let events = fields(files, "memory", ["", "memory.events"]);
     let control = fields(files, "memory", ["memory.oom_control", ""]);
     history(files, &mut memory.memory, ["memory", "memory"]);
-    history(files, &mut memory.swap, ["", "memory.swap"]);
-    if files.is_legacy("memory") {
-        history(files, &mut memory.with_swap, ["memory.memsw", ""]);
-    }
     memory.memory.failures = memory.memory.failures.max(events.or_zero("max"));
-    memory.kernel = counter(files, ["memory.kmem", ""]);
-    memory.kernel_tcp = counter(files, ["memory.kmem.tcp", ""]);
+    memory.kernel.usage = part(files, ["memory.kmem", ""], USAGE).unwrap_or(0);
     memory.oom_kills = events.or_zero("oom_kill").max(control.or_zero("oom_kill"));
     memory.oom_kill_disabled = control.or_zero("oom_kill_disable") != 0;
     memory.under_oom = control.or_zero("under_oom") != 0;
     memory.events = events;
+    memory
+}
+
+/// Reads what there is of memory.
+pub fn memory(files: &mut impl Files) -> Memory {
+    let mut memory = memory_history(files);
+    history(files, &mut memory.swap, ["", "memory.swap"]);
+    if files.is_legacy("memory") {
+        memory.with_swap.usage = part(files, WITH_SWAP, USAGE).unwrap_or(0);
+        history(files, &mut memory.with_swap, WITH_SWAP);
+    }
+    memory.kernel = counter(files, ["memory.kmem", ""]);
+    memory.kernel_tcp = counter(files, ["memory.kmem.tcp", ""]);
     memory
 }
 
@@ -118,6 +133,9 @@ pub fn pids(files: &mut impl Files) -> Pids {
         limit: number(files, "pids", ["pids.max"; 2]).unwrap_or(u64::MAX),
     }
 }
+
+/// How the files begin of what version 1 counts as memory and swap together.
+const WITH_SWAP: [&str; 2] = ["memory.memsw", ""];
 
 /// The last words of a counter's files, in both versions.
 const USAGE: [&str; 2] = ["usage_in_bytes", "current"];
@@ -231,8 +249,21 @@ fn device(word: &str) -> Option<(u64, u64)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Reads the use of huge pages. Which sizes there are the files' names say.
+/// Reads the use of huge pages, with limits and failures.
 pub fn huge_pages(files: &mut impl Files) -> Vec<HugePages> {
+    let mut rows = huge_pages_used(files);
+    for HugePages { size, counter: row } in &mut rows {
+        let name = format!("hugetlb.{size}");
+        let events = fields(files, "hugetlb", ["", &format!("{name}.events")]);
+        let failures = part(files, [&name, ""], ["failcnt", ""]).unwrap_or(0);
+        row.failures = failures.max(events.or_zero("max"));
+        row.limit = limit(files, [&name, &name]);
+    }
+    rows
+}
+
+/// Reads the use of huge pages alone. Which sizes there are the files' names say.
+pub fn huge_pages_used(files: &mut impl Files) -> Vec<HugePages> {
     let last = if files.is_legacy("hugetlb") { ".usage_in_bytes" } else { ".current" };
     let size = |name: &String| {
         let size = name.strip_prefix("hugetlb.")?.strip_suffix(last)?;
@@ -242,10 +273,9 @@ pub fn huge_pages(files: &mut impl Files) -> Vec<HugePages> {
     sizes.sort();
     let row = |size: String| {
         let name = format!("hugetlb.{size}");
-        let mut counter = counter(files, [&name, &name]);
-        let events = fields(files, "hugetlb", ["", &format!("{name}.events")]);
-        counter.failures = counter.failures.max(events.or_zero("max"));
-        HugePages { size, counter }
+        let usage = part(files, [&name, &name], USAGE).unwrap_or(0);
+        let peak = part(files, [&name, &name], PEAK).unwrap_or(0);
+        HugePages { size, counter: Counter { usage, peak, limit: u64::MAX, failures: 0 } }
     };
     sizes.into_iter().map(row).collect()
 }

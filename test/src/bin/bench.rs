@@ -54,7 +54,10 @@ async fn bench(folder: &Path, pods: usize) {
         let base = folder.join(runtime.name());
         std::fs::create_dir(&base).unwrap();
         let certs = registries.certs_dir();
-        let node = Node::start(runtime, &base, certs, Settings::default()).await.unwrap();
+        let node =
+            Node::start(runtime, &base, certs, Settings { usual_log: true, ..Settings::default() })
+                .await
+                .unwrap();
         node.pull(BUSYBOX).await.unwrap();
         let mut side = Side { node, timings: Timings::default(), idle_kib: 0 };
         // One that does not count: what is made once is made now.

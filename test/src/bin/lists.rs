@@ -45,7 +45,7 @@ async fn bench(folder: &Path, pods: usize, own_network: bool) {
     std::fs::create_dir(&base).unwrap();
     let certs = registries.certs_dir();
     // The log that tests want would be a good part of what is measured.
-    let settings = Settings::default();
+    let settings = Settings { usual_log: true, ..Settings::default() };
     let node = Node::start(Runtime::Wherry, &base, certs, settings).await.unwrap();
     node.pull(BUSYBOX).await.unwrap();
     println!(

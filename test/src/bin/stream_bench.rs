@@ -45,7 +45,10 @@ async fn bench(folder: &Path, megabytes: u64) {
         let base = folder.join(runtime.name());
         std::fs::create_dir(&base).unwrap();
         let certs = registries.certs_dir();
-        let node = Node::start(runtime, &base, certs, Settings::default()).await.unwrap();
+        let node =
+            Node::start(runtime, &base, certs, Settings { usual_log: true, ..Settings::default() })
+                .await
+                .unwrap();
         node.pull(BUSYBOX).await.unwrap();
         sides.push(serve(node, megabytes).await);
     }

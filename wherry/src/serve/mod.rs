@@ -86,6 +86,7 @@ pub fn sentence(error: &dyn StdError) -> String {
 /// # Errors
 /// The daemon cannot start; whoever runs is left alone.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
+    sys::memory::give_back_early();
     let _lock = lock::take(&config.root)?;
     for folder in ["", "sandboxes", "containers"] {
         socket::make_folder(&config.state.join(folder))?;

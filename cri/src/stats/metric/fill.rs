@@ -44,7 +44,7 @@ impl Disk {
 
 /// Adds what a pod has of its own: interfaces, and its cgroup if no other pod is in it.
 pub fn pod(
-    out: &mut PodRows,
+    out: &mut PodRows<'_>,
     sandbox: &Sandbox,
     whole: Option<&Detail>,
     interfaces: Option<&Vec<Interface>>,
@@ -70,7 +70,7 @@ pub fn pod(
 
 /// Adds a container.
 pub fn container(
-    out: &mut PodRows,
+    out: &mut PodRows<'_>,
     sandbox: &Sandbox,
     container: &Container,
     detail: &Detail,
@@ -107,7 +107,7 @@ fn seconds(nanos: i64) -> u64 {
     nanos.unsigned_abs() / SECOND
 }
 
-fn spec(rows: &mut Rows, resources: &Resources) {
+fn spec(rows: &mut Rows<'_>, resources: &Resources) {
     let positive = |value: Option<i64>| value.and_then(|v| u64::try_from(v).ok()).unwrap_or(0);
     rows.add(&f::SPEC_CPU_PERIOD, resources.cpu_period.unwrap_or(0));
     if let Some(quota) = resources.cpu_quota.and_then(|quota| u64::try_from(quota).ok()) {
@@ -121,7 +121,7 @@ fn spec(rows: &mut Rows, resources: &Resources) {
 }
 
 /// What the kernel counts for a cgroup, a container's or a pod's.
-fn cgroup(rows: &mut Rows, detail: &Detail, limited: bool) {
+fn cgroup(rows: &mut Rows<'_>, detail: &Detail, limited: bool) {
     let cpu = &detail.cpu;
     rows.add(&f::CPU_USER, cpu.user / SECOND);
     rows.add(&f::CPU_SYSTEM, cpu.system / SECOND);
@@ -151,7 +151,7 @@ fn cgroup(rows: &mut Rows, detail: &Detail, limited: bool) {
     psi(detail.io.pressure, &f::PSI_IO_SOME, &f::PSI_IO_FULL);
 }
 
-fn memory(rows: &mut Rows, detail: &Detail) {
+fn memory(rows: &mut Rows<'_>, detail: &Detail) {
     let memory = &detail.memory;
     let first = |names: &[&str]| memory.first(names);
     rows.add(&f::MEMORY_CACHE, memory.cache());
@@ -183,7 +183,7 @@ fn memory(rows: &mut Rows, detail: &Detail) {
     rows.add(&f::OOM_EVENTS, memory.oom_kills);
 }
 
-fn block(rows: &mut Rows, detail: &Detail) {
+fn block(rows: &mut Rows<'_>, detail: &Detail) {
     let mut each = |entries: &[IoEntry], read, write, bytes: bool| {
         for entry in entries {
             let name = device::name(entry.major, entry.minor);
@@ -203,7 +203,7 @@ fn block(rows: &mut Rows, detail: &Detail) {
     each(&detail.io.operations, &f::FS_READS, &f::FS_WRITES, false);
 }
 
-fn file_system(rows: &mut Rows, disk: &Disk, written: u64) {
+fn file_system(rows: &mut Rows<'_>, disk: &Disk, written: u64) {
     let device = [disk.device.as_str()];
     rows.labelled(&f::FS_INODES_FREE, device, disk.inodes_free);
     rows.labelled(&f::FS_INODES_TOTAL, device, disk.inodes);
@@ -211,7 +211,7 @@ fn file_system(rows: &mut Rows, disk: &Disk, written: u64) {
     rows.labelled(&f::FS_USAGE, device, written);
 }
 
-fn processes(rows: &mut Rows, detail: &Detail) {
+fn processes(rows: &mut Rows<'_>, detail: &Detail) {
     let descriptors = &detail.descriptors;
     rows.add(&f::PROCESSES, descriptors.processes);
     rows.add(&f::FILE_DESCRIPTORS, descriptors.open);
@@ -222,7 +222,7 @@ fn processes(rows: &mut Rows, detail: &Detail) {
     rows.labelled(&f::ULIMITS_SOFT, ["max_open_files"], descriptors.limit);
 }
 
-fn network(rows: &mut Rows, interface: &Interface) {
+fn network(rows: &mut Rows<'_>, interface: &Interface) {
     let name = [interface.name.as_str()];
     let (received, sent) = (&interface.received, &interface.sent);
     rows.labelled(&f::NET_RX_BYTES, name, received.bytes);

@@ -15,10 +15,10 @@ mod rows;
 use std::sync::Arc;
 
 use proto::cri;
-use tonic::codegen::Bytes;
 
 use crate::container::Container;
 use crate::container::stats as containers;
+use crate::encode::Items;
 use crate::error::Error;
 use crate::record;
 use crate::runtime::Runtime;
@@ -34,16 +34,16 @@ pub fn descriptors() -> Vec<cri::MetricDescriptor> {
     FAMILIES.iter().map(|family| family.to_wire()).collect()
 }
 
-/// The metrics of all ready pods: a `PodSandboxMetrics` each, encoded.
+/// The metrics of all ready pods: a `PodSandboxMetrics` each.
 ///
 /// # Errors
 /// The runtime is going down.
-pub async fn list(runtime: &Arc<Runtime>) -> Result<Vec<Bytes>, Error> {
+pub async fn list(runtime: &Arc<Runtime>) -> Result<Items, Error> {
     let runtime = Arc::clone(runtime);
     record::blocking("read metrics", move || Ok(read(&runtime))).await
 }
 
-fn read(runtime: &Arc<Runtime>) -> Vec<Bytes> {
+fn read(runtime: &Arc<Runtime>) -> Items {
     let sandboxes = ready(runtime);
     let parents = Parents::of(runtime);
     let interfaces = network::interfaces(runtime, &sandboxes);
@@ -52,23 +52,24 @@ fn read(runtime: &Arc<Runtime>) -> Vec<Bytes> {
     running.sort_by(|one, other| one.record.sandbox.as_str().cmp(other.record.sandbox.as_str()));
     let disk = Disk::of(runtime.root());
     let mut seen = Vec::with_capacity(running.len());
-    let mut pods = Vec::with_capacity(sandboxes.len());
+    let mut items = Items::default();
     for sandbox in &sandboxes {
-        let mut rows = PodRows::new(sandbox.id().as_str());
         let whole = sandbox.meter.detail(|| parents.places(sandbox));
-        fill::pod(&mut rows, sandbox, whole.as_ref(), interfaces.get(sandbox.id()));
-        for container in of_sandbox(&running, sandbox.id().as_str()) {
-            let Some(detail) = container.meter.detail(|| containers::places(container)) else {
-                continue;
-            };
-            seen.push((Arc::clone(container), Some(detail.cpu.usage)));
-            let started_at = container.state.borrow().started_at();
-            fill::container(&mut rows, sandbox, container, &detail, started_at, &disk);
-        }
-        pods.push(rows.finish());
+        items.add(|out| {
+            let mut rows = PodRows::new(out, sandbox.id().as_str());
+            fill::pod(&mut rows, sandbox, whole.as_ref(), interfaces.get(sandbox.id()));
+            for container in of_sandbox(&running, sandbox.id().as_str()) {
+                let Some(detail) = container.meter.detail(|| containers::places(container)) else {
+                    continue;
+                };
+                seen.push((Arc::clone(container), Some(detail.cpu.usage)));
+                let started_at = container.state.borrow().started_at();
+                fill::container(&mut rows, sandbox, container, &detail, started_at, &disk);
+            }
+        });
     }
     super::layer::refresh(runtime, &seen);
-    pods
+    items
 }
 
 /// The containers of one sandbox among those that are sorted by it.

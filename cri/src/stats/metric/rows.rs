@@ -4,37 +4,35 @@
 //! within a container. As messages that would be a quarter of a million strings; here the common labels are encoded once
 //! and copied.
 
-use prost::encoding::{encode_varint, encoded_len_varint};
 use proto::cri::MetricType;
-use tonic::codegen::Bytes;
 
 use super::family::{COMMON_LABELS, Family};
+use crate::encode;
 
-/// Tags as protobuf has them on the wire: the field's number and its wire type.
-mod tag {
-    pub const POD_ID: u64 = 1 << 3 | 2;
-    pub const POD_METRICS: u64 = 2 << 3 | 2;
-    pub const POD_CONTAINERS: u64 = 3 << 3 | 2;
-    pub const CONTAINER_ID: u64 = 1 << 3 | 2;
-    pub const CONTAINER_METRICS: u64 = 2 << 3 | 2;
-    pub const NAME: u64 = 1 << 3 | 2;
-    pub const TIMESTAMP: u64 = 2 << 3;
-    pub const KIND: u64 = 3 << 3;
-    pub const LABEL: u64 = 4 << 3 | 2;
-    pub const VALUE: u64 = 5 << 3 | 2;
-    pub const NUMBER: u64 = 1 << 3;
+/// The numbers of the fields that are written here.
+mod field {
+    pub const POD_ID: u32 = 1;
+    pub const POD_METRICS: u32 = 2;
+    pub const POD_CONTAINERS: u32 = 3;
+    pub const CONTAINER_ID: u32 = 1;
+    pub const CONTAINER_METRICS: u32 = 2;
+    pub const NAME: u32 = 1;
+    pub const TIMESTAMP: u32 = 2;
+    pub const KIND: u32 = 3;
+    pub const LABEL: u32 = 4;
+    pub const VALUE: u32 = 5;
+    pub const NUMBER: u32 = 1;
 }
 
 /// The metrics of one pod: its own, then those of its containers.
-pub struct PodRows {
-    out: Vec<u8>,
+pub struct PodRows<'a> {
+    out: &'a mut Vec<u8>,
 }
 
-impl PodRows {
+impl<'a> PodRows<'a> {
     /// A pod without metrics.
-    pub fn new(id: &str) -> Self {
-        let mut out = Vec::new();
-        put(&mut out, tag::POD_ID, id.as_bytes());
+    pub fn new(out: &'a mut Vec<u8>, id: &str) -> Self {
+        encode::text(out, field::POD_ID, id);
         Self { out }
     }
 
@@ -45,9 +43,7 @@ impl PodRows {
         at: i64,
         fill: impl FnOnce(&mut Rows),
     ) {
-        let mut rows = Rows::new(tag::POD_METRICS, labels, at);
-        fill(&mut rows);
-        self.out.append(&mut rows.out);
+        fill(&mut Rows::new(self.out, field::POD_METRICS, labels, at));
     }
 
     /// Adds a container with its metrics.
@@ -58,39 +54,31 @@ impl PodRows {
         at: i64,
         fill: impl FnOnce(&mut Rows),
     ) {
-        let mut rows = Rows::new(tag::CONTAINER_METRICS, labels, at);
-        put(&mut rows.out, tag::CONTAINER_ID, id.as_bytes());
-        fill(&mut rows);
-        put(&mut self.out, tag::POD_CONTAINERS, &rows.out);
-    }
-
-    /// The encoded message.
-    pub fn finish(self) -> Bytes {
-        self.out.into()
+        encode::nested(self.out, field::POD_CONTAINERS, |out| {
+            encode::text(out, field::CONTAINER_ID, id);
+            fill(&mut Rows::new(out, field::CONTAINER_METRICS, labels, at));
+        });
     }
 }
 
 /// Metrics with the same common labels, read at the same time.
-pub struct Rows {
-    tag: u64,
-    /// The common labels, encoded.
-    labels: Vec<u8>,
+pub struct Rows<'a> {
+    out: &'a mut Vec<u8>,
+    field: u32,
     /// The time, encoded.
     at: Vec<u8>,
-    out: Vec<u8>,
-    row: Vec<u8>,
+    /// The common labels, encoded.
+    labels: Vec<u8>,
 }
 
-impl Rows {
-    fn new(tag: u64, common: [&str; COMMON_LABELS.len()], at: i64) -> Self {
-        let mut labels = Vec::new();
+impl<'a> Rows<'a> {
+    fn new(out: &'a mut Vec<u8>, field: u32, common: [&str; COMMON_LABELS.len()], at: i64) -> Self {
+        let (mut time, mut labels) = (Vec::new(), Vec::new());
+        encode::number(&mut time, field::TIMESTAMP, at.unsigned_abs());
         for label in common {
-            put(&mut labels, tag::LABEL, label.as_bytes());
+            encode::element(&mut labels, field::LABEL, label);
         }
-        let mut time = Vec::new();
-        encode_varint(tag::TIMESTAMP, &mut time);
-        encode_varint(at.unsigned_abs(), &mut time);
-        Self { tag, labels, at: time, out: Vec::with_capacity(16 << 10), row: Vec::new() }
+        Self { out, field, at: time, labels }
     }
 
     /// Adds a metric without labels of its own.
@@ -101,37 +89,19 @@ impl Rows {
     /// Adds a metric with its own labels.
     pub fn labelled<const N: usize>(&mut self, family: &Family, own: [&str; N], value: u64) {
         debug_assert_eq!(family.labels.len(), N, "{}", family.name);
-        let row = &mut self.row;
-        row.clear();
-        put(row, tag::NAME, family.name.as_bytes());
-        row.extend_from_slice(&self.at);
-        if family.kind == MetricType::Gauge {
-            encode_varint(tag::KIND, row);
-            encode_varint(1, row);
-        }
-        row.extend_from_slice(&self.labels);
-        for label in own {
-            put(row, tag::LABEL, label.as_bytes());
-        }
-        encode_varint(tag::VALUE, row);
-        if value == 0 {
-            // An empty message: there is a value, and it is the default.
-            encode_varint(0, row);
-        } else {
-            let length = encoded_len_varint(tag::NUMBER) + encoded_len_varint(value);
-            encode_varint(length as u64, row);
-            encode_varint(tag::NUMBER, row);
-            encode_varint(value, row);
-        }
-        put(&mut self.out, self.tag, row);
+        let (at, labels) = (&self.at, &self.labels);
+        encode::nested(self.out, self.field, |out| {
+            encode::text(out, field::NAME, family.name);
+            out.extend_from_slice(at);
+            encode::number(out, field::KIND, (family.kind == MetricType::Gauge).into());
+            out.extend_from_slice(labels);
+            for label in own {
+                encode::element(out, field::LABEL, label);
+            }
+            // There is a value also if it is the default: an empty message.
+            encode::nested(out, field::VALUE, |out| encode::number(out, field::NUMBER, value));
+        });
     }
-}
-
-/// A field of bytes.
-fn put(out: &mut Vec<u8>, tag: u64, bytes: &[u8]) {
-    encode_varint(tag, out);
-    encode_varint(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
 }
 
 #[cfg(test)]
@@ -145,7 +115,8 @@ mod tests {
     #[test]
     fn rows_are_the_messages_that_they_say_they_are() {
         let labels = ["/pod1/abc", "abc", "image", "ctr", "pod", "ns"];
-        let mut pod = PodRows::new("pod1");
+        let mut bytes = Vec::new();
+        let mut pod = PodRows::new(&mut bytes, "pod1");
         pod.own(["/pod1", "pod1", "", "", "pod", "ns"], 7, |rows| {
             rows.labelled(&family::NET_RX_BYTES, ["eth0"], 0);
         });
@@ -153,8 +124,7 @@ mod tests {
             rows.add(&family::MEMORY_USAGE, u64::MAX);
             rows.labelled(&family::MEMORY_FAILURES, ["pgfault", "container"], 5);
         });
-        let bytes = pod.finish();
-        let decoded = cri::PodSandboxMetrics::decode(bytes.clone()).unwrap();
+        let decoded = cri::PodSandboxMetrics::decode(&*bytes).unwrap();
         assert_eq!(decoded.encode_to_vec(), bytes, "also byte by byte");
         assert_eq!(decoded.pod_sandbox_id, "pod1");
         assert_eq!(decoded.metrics[0].label_values, ["/pod1", "pod1", "", "", "pod", "ns", "eth0"]);
