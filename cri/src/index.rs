@@ -53,6 +53,18 @@ impl<T> Index<T> {
         Ok(Arc::clone(first.1))
     }
 
+    /// Shows everything to `look`, in the order of ids, which must not take long: nothing comes or goes meanwhile.
+    pub fn look(&self, mut look: impl FnMut(&T)) {
+        let things = self.things.read().unwrap_or_else(PoisonError::into_inner);
+        things.values().for_each(|thing| look(thing));
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.things.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Everything, in the order of ids.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<T>> {

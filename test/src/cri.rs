@@ -33,6 +33,8 @@ pub struct Cri {
     pub runtime: RuntimeServiceClient<Channel>,
     /// The image service, for calls without a short form here.
     pub images: ImageServiceClient<Channel>,
+    /// What both go through.
+    pub channel: Channel,
 }
 
 impl Cri {
@@ -43,7 +45,9 @@ impl Cri {
         Self {
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_LIMIT),
-            images: ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT),
+            images: ImageServiceClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_LIMIT),
+            channel,
         }
     }
 

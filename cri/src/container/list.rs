@@ -10,19 +10,20 @@ use crate::runtime::Runtime;
 /// Lists the containers that fulfil all conditions of the filter.
 pub fn list(runtime: &Runtime, filter: Option<cri::ContainerFilter>) -> Items {
     let filter = filter.unwrap_or_default();
-    let mut containers = runtime.containers.all();
-    containers.retain(|container| matches(container, &filter));
-    let mut items = Items::with_capacity(containers.len());
-    for container in containers {
-        items.add(|out| item(out, &container));
-    }
+    let mut items = Items::with_capacity(runtime.containers.len());
+    runtime.containers.look(|container| {
+        if matches(container, &filter) {
+            items.add(|out| item(out, container));
+        }
+    });
     items
 }
 
 fn matches(container: &Container, filter: &cri::ContainerFilter) -> bool {
     let record = &container.record;
-    record.id.as_str().starts_with(&filter.id)
-        && record.sandbox.as_str().starts_with(&filter.pod_sandbox_id)
+    let begins = |id: &str, wanted: &str| wanted.is_empty() || id.starts_with(wanted);
+    begins(record.id.as_str(), &filter.id)
+        && begins(record.sandbox.as_str(), &filter.pod_sandbox_id)
         && filter.state.is_none_or(|wanted| wanted.state() == container.state.borrow().to_wire())
         && filter
             .label_selector

@@ -11,18 +11,18 @@ use crate::runtime::Runtime;
 /// Lists the sandboxes that fulfil all conditions of the filter.
 pub fn list(runtime: &Runtime, filter: Option<cri::PodSandboxFilter>) -> Items {
     let filter = filter.unwrap_or_default();
-    let mut sandboxes = runtime.sandboxes.all();
-    sandboxes.retain(|sandbox| matches(sandbox, &filter));
-    let mut items = Items::with_capacity(sandboxes.len());
-    for sandbox in sandboxes {
-        items.add(|out| item(out, &sandbox));
-    }
+    let mut items = Items::with_capacity(runtime.sandboxes.len());
+    runtime.sandboxes.look(|sandbox| {
+        if matches(sandbox, &filter) {
+            items.add(|out| item(out, sandbox));
+        }
+    });
     items
 }
 
 fn matches(sandbox: &Sandbox, filter: &cri::PodSandboxFilter) -> bool {
     let labels = &sandbox.record.config.labels;
-    sandbox.id().as_str().starts_with(&filter.id)
+    (filter.id.is_empty() || sandbox.id().as_str().starts_with(&filter.id))
         && filter.state.is_none_or(|wanted| wanted.state() == sandbox.look(State::to_wire))
         && filter.label_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

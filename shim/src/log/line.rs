@@ -4,7 +4,7 @@
 /// Longest piece of one line.
 pub const MAX_LINE: usize = 16 << 10;
 
-/// Above this, a buffer that has become empty is given back.
+/// Above this, a buffer that has become empty is given back, unless it will be needed again at once.
 const KEEP: usize = 1 << 10;
 
 /// How a line ends.
@@ -20,6 +20,8 @@ pub enum Tag {
 #[derive(Debug, Default)]
 pub struct Lines {
     begun: Vec<u8>,
+    /// Somebody says much at the moment.
+    busy: bool,
 }
 
 impl Lines {
@@ -58,9 +60,17 @@ impl Lines {
         line
     }
 
+    /// Somebody says much from now on, or no longer: musl's allocator keeps what comes and goes often.
+    pub fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
+        if self.begun.is_empty() {
+            self.clear();
+        }
+    }
+
     fn clear(&mut self) {
         self.begun.clear();
-        if self.begun.capacity() > KEEP {
+        if self.begun.capacity() > KEEP && !self.busy {
             self.begun = Vec::new();
         }
     }

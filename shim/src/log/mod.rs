@@ -161,6 +161,7 @@ impl Log {
         self.input = Vec::new();
         self.output = Output::default();
         for source in &mut self.streams {
+            source.lines.set_busy(false);
             if let Some(pipe) = source.pipe.as_ref().filter(|_| source.large) {
                 // One with more in it than that keeps its size.
                 source.large = fcntl_setpipe_size(pipe, SMALL_PIPE).is_err();
@@ -193,6 +194,7 @@ impl Log {
     fn grow(&mut self, stream: Stream) {
         self.busy = Some(Instant::now());
         let source = &mut self.streams[stream as usize];
+        source.lines.set_busy(true);
         if let Some(pipe) = source.pipe.as_ref().filter(|_| !source.large) {
             // A terminal has no such size, and the kernel may refuse: then it stays as it is.
             let _refused = fcntl_setpipe_size(pipe, LARGE_PIPE);

@@ -163,11 +163,13 @@ fn gone_client() {
         let shim = case.shim_pid(&created);
         std::fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count()
     };
+    // What a start leaves open for a moment may be among them.
     let before = files();
     let ears = client(&case, "gone");
-    assert!(files() > before);
+    let most = files();
+    assert!(most >= before);
     drop(ears);
-    wait_until("the client's end", || files() == before);
+    wait_until("the client's end", || files() < most && files() <= before);
     // The one that says nothing is noticed too.
     let mut case = Case::new("sleep 60");
     let created = case.start();
