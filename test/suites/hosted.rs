@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Test> {
         Any: ctr_drives_a_container_through_our_shim,
         Any: a_lack_of_memory_is_told_while_the_container_goes_on,
         Any: containerd_cleans_up_after_a_shim_that_was_killed,
+        Any: an_end_that_containerd_was_away_for_is_known_to_the_next_one,
     ]
 }
 
@@ -152,14 +153,15 @@ async fn events(child: &mut Child, file: &Path, wanted: &[&str]) {
 }
 
 /// containerd with a container that runs in one of our shims.
-struct Hosted {
+struct Hosted<'a> {
     ctr: Ctr,
+    node: &'a mut Node,
     folder: PathBuf,
     id: &'static str,
 }
 
-impl Hosted {
-    async fn run(world: &mut World, id: &'static str, flags: &[&str], script: &str) -> Self {
+impl<'a> Hosted<'a> {
+    async fn run(world: &'a mut World, id: &'static str, flags: &[&str], script: &str) -> Self {
         let folder = world.new_folder();
         let root = root(&folder);
         let node = node(world).await;
@@ -170,7 +172,7 @@ impl Hosted {
         let head = ["run", "-d", "--runtime", "io.containerd.wherry.v2", "--cgroup", &cgroup];
         let tail = ["--rootfs", &root, id, "sh", "-c", script];
         ctr.run(&[&head, flags, &tail].concat()).await;
-        Self { ctr, folder, id }
+        Self { ctr, node, folder, id }
     }
 
     async fn tasks(&self) -> String {
@@ -233,6 +235,23 @@ async fn containerd_cleans_up_after_a_shim_that_was_killed(world: &mut World) {
     }
     assert!(!mine(), "the container of a dead shim is ended");
     assert!(!hosted.tasks().await.contains("RUNNING"), "{}", hosted.tasks().await);
+    hosted.remove().await;
+}
+
+async fn an_end_that_containerd_was_away_for_is_known_to_the_next_one(world: &mut World) {
+    let script = "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 7";
+    let hosted = Hosted::run(world, "alone", &[], script).await;
+    hosted.node.crash().await;
+    std::fs::write(hosted.folder.join("rootfs/tmp/go"), "").unwrap();
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(shims(&["-id alone "]).len(), 1, "the shim keeps what nobody has asked for yet");
+    hosted.node.up().await.unwrap();
+    let tasks = hosted.tasks().await;
+    assert!(tasks.contains("STOPPED"), "{tasks}");
+    let removed = hosted.ctr.output(&["task", "rm", hosted.id]).await;
+    let said = String::from_utf8_lossy(&removed.stderr);
+    assert!(removed.status.success() && said.contains("exit code 7"), "{removed:?}");
+    all_end(&["-id alone "]).await;
     hosted.remove().await;
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Most containers of a node do nothing most of the time. Where no CPU time was used since the last reading, and as much
 //! memory is charged as then, only what can change without them is read anew: who waits for what. The longest file of
-//! all, memory.stat, is not among that; every [`WHOLE_INTERVAL`] it is read nonetheless, because the kernel moves pages
-//! about by itself.
+//! all, memory.stat, is not among that. Limits are this daemon's to change, or an administrator's now and then. Everything
+//! is read every [`WHOLE_INTERVAL`]: the kernel moves pages about by itself.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -198,7 +198,7 @@ impl Open {
     }
 }
 
-/// Reads a cgroup, and says whether all of it: what an idle one has in common with what is `known` is taken from there.
+/// Reads a cgroup, and says whether all of it: what has not changed since a sample that is `known` is taken from there.
 fn read(files: &mut impl Files, known: Option<&Sample>) -> (Sample, bool) {
     let (at, cpu) = (Nanos::now().get(), sys::cgroup::cpu_time(files));
     if let Some(known) = known.filter(|known| known.cpu == cpu && cpu.is_some())
@@ -213,9 +213,16 @@ fn read(files: &mut impl Files, known: Option<&Sample>) -> (Sample, bool) {
         };
         return (sample, false);
     }
-    let memory = sys::cgroup::memory_now(files);
+    let mut memory = sys::cgroup::memory_now(files);
     let limited = |limit: u64| (limit != u64::MAX).then_some(limit);
+    if known.is_none() {
+        sys::cgroup::memory_limits(files, &mut memory);
+    }
     let (swap, swap_limit) = swap(&memory);
+    let limits = match known {
+        Some(known) => [known.memory_limit, known.swap_limit],
+        None => [memory.memory.limit, swap_limit].map(limited),
+    };
     let sample = Sample {
         at,
         cpu,
@@ -224,16 +231,16 @@ fn read(files: &mut impl Files, known: Option<&Sample>) -> (Sample, bool) {
         memory: memory.memory.usage,
         working_set: memory.working_set(),
         rss: memory.rss(),
-        memory_limit: limited(memory.memory.limit),
+        memory_limit: limits[0],
         faults: memory.first(&["total_pgfault", "pgfault"]),
         major_faults: memory.first(&["total_pgmajfault", "pgmajfault"]),
         memory_pressure: memory.pressure,
         swap,
-        swap_limit: limited(swap_limit),
+        swap_limit: limits[1],
         io_pressure: sys::cgroup::pressure(files, "io.pressure"),
-        pids: sys::cgroup::pids(files).current,
+        pids: sys::cgroup::pids_current(files),
     };
-    (sample, true)
+    (sample, known.is_none())
 }
 
 /// Swap in use and at most: version 2 counts it by itself, version 1 together with memory.
@@ -367,7 +374,11 @@ mod tests {
         for (cpu, memory) in [("usage_usec 8\n", "10\n"), ("usage_usec 7\n", "11\n"), ("", "10\n")]
         {
             let (sample, whole) = read(&mut cgroup(cpu, memory), Some(&known));
-            assert!(whole && sample.rss == 0, "{cpu}{memory}");
+            assert_eq!(
+                (sample.rss, sample.memory_limit, whole),
+                (0, Some(20), false),
+                "{cpu}{memory}"
+            );
         }
     }
 

@@ -68,29 +68,16 @@ pub fn memory_usage(files: &mut impl Files) -> u64 {
     part(files, ["memory", "memory"], USAGE).unwrap_or(0)
 }
 
-/// Reads what of the memory changes from moment to moment, and its limits: usage, memory.stat, pressure. What version 1
-/// counts as memory and swap together has its limit alone.
+/// Reads what of the memory changes from moment to moment: usage, memory.stat, pressure. What version 1 counts as memory
+/// and swap together is not read.
 pub fn memory_now(files: &mut impl Files) -> Memory {
-    let memory = Counter {
-        usage: memory_usage(files),
-        limit: limit(files, ["memory", "memory"]),
-        ..Counter::default()
-    };
-    let names = ["", "memory.swap"];
-    let usage = part(files, names, USAGE).unwrap_or(0);
-    let swap = Counter { usage, limit: limit(files, names), ..Counter::default() };
-    let with_swap = if files.is_legacy("memory") {
-        Counter { limit: limit(files, WITH_SWAP), ..Counter::default() }
-    } else {
-        Counter {
-            usage: memory.usage.saturating_add(swap.usage),
-            limit: memory.limit.saturating_add(swap.limit),
-            ..Counter::default()
-        }
-    };
+    let unlimited = |usage| Counter { usage, limit: u64::MAX, ..Counter::default() };
+    let memory = unlimited(memory_usage(files));
+    let swap = unlimited(part(files, ["", "memory.swap"], USAGE).unwrap_or(0));
+    let both = if files.is_legacy("memory") { 0 } else { memory.usage.saturating_add(swap.usage) };
     Memory {
         memory,
-        with_swap,
+        with_swap: unlimited(both),
         swap,
         stat: fields(files, "memory", ["memory.stat"; 2]),
         pressure: pressure(files, "memory.pressure"),
@@ -98,9 +85,21 @@ pub fn memory_now(files: &mut impl Files) -> Memory {
     }
 }
 
-/// Reads, beside [`memory_now`], what the kernel remembers of memory itself, and what it uses of it.
+/// Reads the limits of memory and swap.
+pub fn memory_limits(files: &mut impl Files, memory: &mut Memory) {
+    memory.memory.limit = limit(files, ["memory", "memory"]);
+    memory.swap.limit = limit(files, ["", "memory.swap"]);
+    memory.with_swap.limit = if files.is_legacy("memory") {
+        limit(files, WITH_SWAP)
+    } else {
+        memory.memory.limit.saturating_add(memory.swap.limit)
+    };
+}
+
+/// Reads, beside [`memory_now`] and the limits, what the kernel remembers of memory, and what it uses of it itself.
 pub fn memory_history(files: &mut impl Files) -> Memory {
     let mut memory = memory_now(files);
+    memory_limits(files, &mut memory);
     let events = fields(files, "memory", ["", "memory.events"]);
     let control = fields(files, "memory", ["memory.oom_control", ""]);
     history(files, &mut memory.memory, ["memory", "memory"]);
@@ -127,9 +126,14 @@ pub fn memory(files: &mut impl Files) -> Memory {
 }
 
 /// Reads how many processes and threads there are.
+pub fn pids_current(files: &mut impl Files) -> u64 {
+    number(files, "pids", ["pids.current"; 2]).unwrap_or(0)
+}
+
+/// Reads how many processes and threads there are, and may be.
 pub fn pids(files: &mut impl Files) -> Pids {
     Pids {
-        current: number(files, "pids", ["pids.current"; 2]).unwrap_or(0),
+        current: pids_current(files),
         limit: number(files, "pids", ["pids.max"; 2]).unwrap_or(u64::MAX),
     }
 }

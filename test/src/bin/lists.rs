@@ -37,12 +37,23 @@ fn main() -> ExitCode {
         Entered::Inside(folder) => folder,
     };
     let pods = std::env::args().nth(1).map_or(500, |count| count.parse().unwrap());
-    let own_network = std::env::args().nth(2).is_some_and(|word| word == "network");
-    tokio::runtime::Runtime::new().unwrap().block_on(bench(&folder, pods, own_network));
+    let words: Vec<String> = std::env::args().skip(2).collect();
+    let has = |word: &str| words.iter().any(|own| own == word);
+    let pods = Pods { count: pods, own_network: has("network"), busy: has("busy") };
+    tokio::runtime::Runtime::new().unwrap().block_on(bench(&folder, pods));
     ExitCode::SUCCESS
 }
 
-async fn bench(folder: &Path, pods: usize, own_network: bool) {
+/// What is made before it is measured.
+struct Pods {
+    count: usize,
+    /// Each has an address on the bridge.
+    own_network: bool,
+    /// Their containers run a little every second; otherwise they sleep.
+    busy: bool,
+}
+
+async fn bench(folder: &Path, Pods { count, own_network, busy }: Pods) {
     let registries = Registries::start(folder).await.unwrap();
     let base = folder.join("node");
     std::fs::create_dir(&base).unwrap();
@@ -52,10 +63,13 @@ async fn bench(folder: &Path, pods: usize, own_network: bool) {
     let node = Node::start(Runtime::Wherry, &base, certs, settings).await.unwrap();
     node.pull(BUSYBOX).await.unwrap();
     println!(
-        "{pods} pods of one container{}",
-        if own_network { ", each on the bridge" } else { "" }
+        "{count} pods of one container{}{}",
+        if own_network { ", each on the bridge" } else { "" },
+        if busy { ", that runs a little every second" } else { ", that sleeps" }
     );
-    for number in 0..pods {
+    // It looks at the processes that it sees, which is itself.
+    let command: &[&str] = if busy { &["top", "-b", "-d", "1"] } else { &["sleep", "36000"] };
+    for number in 0..count {
         let mut config = node.pod_config(&format!("pod-{number}"));
         if !own_network {
             config = config.namespaces(|options| options.network = NamespaceMode::Node.into());
@@ -65,8 +79,7 @@ async fn bench(folder: &Path, pods: usize, own_network: bool) {
             config = config.label(key, &value);
         }
         let pod = node.run_pod(config).await.unwrap();
-        let mut sleeper =
-            container("sleeper", BUSYBOX, &["sleep", "36000"]).namespaces_of(&pod.config);
+        let mut sleeper = container("sleeper", BUSYBOX, command).namespaces_of(&pod.config);
         for (key, value) in kubelet_labels(number) {
             sleeper = sleeper.label(key, &value);
         }
