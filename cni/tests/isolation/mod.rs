@@ -66,6 +66,10 @@ struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // A namespace that is still pinned is a mount, which is in the way.
+        for pod in fs::read_dir(self.0.join("ns")).into_iter().flatten().flatten() {
+            drop(unpin(&pod.path()));
+        }
         drop(fs::remove_dir_all(&self.0));
     }
 }
