@@ -19,9 +19,8 @@ use crate::stats::{layer, wire};
 ///
 /// # Errors
 /// `NotFound`.
-pub async fn stats(runtime: &Arc<Runtime>, id: &str) -> Result<Items, Error> {
-    let container = runtime.containers.find(id)?;
-    let runtime = Arc::clone(runtime);
+pub async fn stats(runtime: Arc<Runtime>, id: String) -> Result<Items, Error> {
+    let container = runtime.containers.find(&id)?;
     record::blocking("read a container's statistics", move || {
         let mut items = Items::default();
         for (container, sample) in measure(&runtime, vec![container]) {
@@ -37,13 +36,12 @@ pub async fn stats(runtime: &Arc<Runtime>, id: &str) -> Result<Items, Error> {
 /// # Errors
 /// The runtime is going down.
 pub async fn list(
-    runtime: &Arc<Runtime>,
+    runtime: Arc<Runtime>,
     filter: Option<cri::ContainerStatsFilter>,
 ) -> Result<Items, Error> {
     let filter = filter.unwrap_or_default();
     let mut containers = runtime.containers.all();
     containers.retain(|container| is_running(container) && matches(container, &filter));
-    let runtime = Arc::clone(runtime);
     record::blocking("read containers' statistics", move || {
         let measured = measure(&runtime, containers);
         let mut items = Items::with_capacity(measured.len());

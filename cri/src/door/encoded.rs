@@ -59,80 +59,60 @@ impl Service<http::Request<Body>> for Encoded {
         let call = Call { runtime: Arc::clone(&self.door.runtime), request };
         match call.name() {
             "ListPodSandbox" => {
-                let list = |runtime: Arc<Runtime>, request: cri::ListPodSandboxRequest| async move {
-                    Ok(sandbox::list::list(&runtime, request.filter))
-                };
-                call.whole("ListPodSandbox", list)
+                call.whole(|runtime, r: cri::ListPodSandboxRequest| pods(runtime, r.filter))
             }
             "StreamPodSandboxes" => {
-                let list = |runtime: Arc<Runtime>, request: cri::StreamPodSandboxesRequest| async move {
-                    Ok(sandbox::list::list(&runtime, request.filter))
-                };
-                call.batches("StreamPodSandboxes", list)
+                call.batches(|runtime, r: cri::StreamPodSandboxesRequest| pods(runtime, r.filter))
             }
             "ListContainers" => {
-                let list = |runtime: Arc<Runtime>, request: cri::ListContainersRequest| async move {
-                    Ok(container::list::list(&runtime, request.filter))
-                };
-                call.whole("ListContainers", list)
+                call.whole(|runtime, r: cri::ListContainersRequest| containers(runtime, r.filter))
             }
-            "StreamContainers" => {
-                let list = |runtime: Arc<Runtime>, request: cri::StreamContainersRequest| async move {
-                    Ok(container::list::list(&runtime, request.filter))
-                };
-                call.batches("StreamContainers", list)
-            }
-            "PodSandboxStats" => {
-                let stats = |runtime, request: cri::PodSandboxStatsRequest| async move {
-                    sandbox::stats::stats(&runtime, &request.pod_sandbox_id).await
-                };
-                call.whole("PodSandboxStats", stats)
-            }
-            "ListPodSandboxStats" => {
-                let stats = |runtime, request: cri::ListPodSandboxStatsRequest| async move {
-                    sandbox::stats::list(&runtime, request.filter).await
-                };
-                call.whole("ListPodSandboxStats", stats)
-            }
+            "StreamContainers" => call
+                .batches(|runtime, r: cri::StreamContainersRequest| containers(runtime, r.filter)),
+            "PodSandboxStats" => call.whole(|runtime, r: cri::PodSandboxStatsRequest| {
+                sandbox::stats::stats(runtime, r.pod_sandbox_id)
+            }),
+            "ListPodSandboxStats" => call.whole(|runtime, r: cri::ListPodSandboxStatsRequest| {
+                sandbox::stats::list(runtime, r.filter)
+            }),
             "StreamPodSandboxStats" => {
-                let stats = |runtime, request: cri::StreamPodSandboxStatsRequest| async move {
-                    sandbox::stats::list(&runtime, request.filter).await
-                };
-                call.batches("StreamPodSandboxStats", stats)
+                call.batches(|runtime, r: cri::StreamPodSandboxStatsRequest| {
+                    sandbox::stats::list(runtime, r.filter)
+                })
             }
-            "ContainerStats" => {
-                let stats = |runtime, request: cri::ContainerStatsRequest| async move {
-                    container::stats::stats(&runtime, &request.container_id).await
-                };
-                call.whole("ContainerStats", stats)
-            }
-            "ListContainerStats" => {
-                let stats = |runtime, request: cri::ListContainerStatsRequest| async move {
-                    container::stats::list(&runtime, request.filter).await
-                };
-                call.whole("ListContainerStats", stats)
-            }
+            "ContainerStats" => call.whole(|runtime, r: cri::ContainerStatsRequest| {
+                container::stats::stats(runtime, r.container_id)
+            }),
+            "ListContainerStats" => call.whole(|runtime, r: cri::ListContainerStatsRequest| {
+                container::stats::list(runtime, r.filter)
+            }),
             "StreamContainerStats" => {
-                let stats = |runtime, request: cri::StreamContainerStatsRequest| async move {
-                    container::stats::list(&runtime, request.filter).await
-                };
-                call.batches("StreamContainerStats", stats)
+                call.batches(|runtime, r: cri::StreamContainerStatsRequest| {
+                    container::stats::list(runtime, r.filter)
+                })
             }
             "ListPodSandboxMetrics" => {
-                let list = |runtime, _: cri::ListPodSandboxMetricsRequest| async move {
-                    metric::list(&runtime).await
-                };
-                call.whole("ListPodSandboxMetrics", list)
+                call.whole(|runtime, _: cri::ListPodSandboxMetricsRequest| metric::list(runtime))
             }
-            "StreamPodSandboxMetrics" => {
-                let list = |runtime, _: cri::StreamPodSandboxMetricsRequest| async move {
-                    metric::list(&runtime).await
-                };
-                call.batches("StreamPodSandboxMetrics", list)
-            }
+            "StreamPodSandboxMetrics" => call
+                .batches(|runtime, _: cri::StreamPodSandboxMetricsRequest| metric::list(runtime)),
             _ => self.typed.call(call.request),
         }
     }
+}
+
+async fn pods(
+    runtime: Arc<Runtime>,
+    filter: Option<cri::PodSandboxFilter>,
+) -> Result<Items, Error> {
+    Ok(sandbox::list::list(&runtime, filter))
+}
+
+async fn containers(
+    runtime: Arc<Runtime>,
+    filter: Option<cri::ContainerFilter>,
+) -> Result<Items, Error> {
+    Ok(container::list::list(&runtime, filter))
 }
 
 /// A call on its way to the verb that makes its items.
@@ -148,32 +128,37 @@ impl Call {
         path.strip_prefix(SERVICE_NAME).and_then(|rest| rest.strip_prefix('/')).unwrap_or_default()
     }
 
+    fn rpc<R, V>(&self, verb: V) -> Rpc<R, V> {
+        let (name, runtime) = (self.name().to_owned(), Arc::clone(&self.runtime));
+        Rpc { name, runtime, verb, request: PhantomData }
+    }
+
     /// Answers in one message.
-    fn whole<R, V, F>(self, name: &'static str, verb: V) -> Answer
+    fn whole<R, V, F>(self, verb: V) -> Answer
     where
         R: Message + Default + 'static,
         V: Fn(Arc<Runtime>, R) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Items, Error>> + Send + 'static,
     {
-        let rpc = Rpc { name, runtime: self.runtime, verb, request: PhantomData };
+        let rpc = self.rpc(verb);
         Box::pin(async move { Ok(grpc::<R>().unary(rpc, self.request).await) })
     }
 
     /// Answers in messages of a bounded size.
-    fn batches<R, V, F>(self, name: &'static str, verb: V) -> Answer
+    fn batches<R, V, F>(self, verb: V) -> Answer
     where
         R: Message + Default + 'static,
         V: Fn(Arc<Runtime>, R) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Items, Error>> + Send + 'static,
     {
-        let rpc = Rpc { name, runtime: self.runtime, verb, request: PhantomData };
+        let rpc = self.rpc(verb);
         Box::pin(async move { Ok(grpc::<R>().server_streaming(rpc, self.request).await) })
     }
 }
 
 /// One RPC: its name for the log, and its verb.
 struct Rpc<R, V> {
-    name: &'static str,
+    name: String,
     runtime: Arc<Runtime>,
     verb: V,
     request: PhantomData<fn(R)>,
@@ -189,7 +174,7 @@ where
         request: Request<R>,
     ) -> impl Future<Output = Result<Items, Status>> + Send + use<R, V, F> {
         let made = (self.verb)(Arc::clone(&self.runtime), request.into_inner());
-        let refuse = refuse(self.name);
+        let refuse = refuse(self.name.clone());
         made.map(|items| items.map_err(refuse))
     }
 }

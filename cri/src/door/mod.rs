@@ -6,6 +6,7 @@ mod images;
 mod runtimes;
 pub mod stream;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use proto::cri::image_service_server::ImageServiceServer;
@@ -57,14 +58,15 @@ impl Door {
 }
 
 /// The one place where a failure leaves: it is logged here and nowhere below.
-fn refuse(rpc: &'static str) -> impl Fn(Error) -> Status {
+fn refuse(rpc: impl Into<Cow<'static, str>>) -> impl Fn(Error) -> Status {
+    let rpc = rpc.into();
     move |error| {
         let status = Status::from(error);
         match status.code() {
             Code::NotFound | Code::InvalidArgument | Code::Unimplemented => {
-                tracing::info!(rpc, code = ?status.code(), error = status.message());
+                tracing::info!(rpc = &*rpc, code = ?status.code(), error = status.message());
             }
-            _ => tracing::warn!(rpc, code = ?status.code(), error = status.message()),
+            _ => tracing::warn!(rpc = &*rpc, code = ?status.code(), error = status.message()),
         }
         status
     }

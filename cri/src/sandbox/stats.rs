@@ -26,8 +26,8 @@ use crate::stats::{network, wire};
 ///
 /// # Errors
 /// `NotFound`; `Refused` when the pod is not ready: nothing of it is left that could be measured.
-pub async fn stats(runtime: &Arc<Runtime>, id: &str) -> Result<Items, Error> {
-    let sandbox = runtime.sandboxes.find(id)?;
+pub async fn stats(runtime: Arc<Runtime>, id: String) -> Result<Items, Error> {
+    let sandbox = runtime.sandboxes.find(&id)?;
     if !sandbox.look(State::is_ready) {
         return Err(Error::Refused {
             operation: format!("measure pod sandbox {}", sandbox.id()),
@@ -42,11 +42,11 @@ pub async fn stats(runtime: &Arc<Runtime>, id: &str) -> Result<Items, Error> {
 /// # Errors
 /// The runtime is going down.
 pub async fn list(
-    runtime: &Arc<Runtime>,
+    runtime: Arc<Runtime>,
     filter: Option<cri::PodSandboxStatsFilter>,
 ) -> Result<Items, Error> {
     let filter = filter.unwrap_or_default();
-    let mut sandboxes = ready(runtime);
+    let mut sandboxes = ready(&runtime);
     sandboxes.retain(|sandbox| {
         let labels = &sandbox.record.config.labels;
         sandbox.id().as_str().starts_with(&filter.id)
@@ -62,8 +62,7 @@ pub fn ready(runtime: &Runtime) -> Vec<Arc<Sandbox>> {
     sandboxes
 }
 
-async fn read(runtime: &Arc<Runtime>, sandboxes: Vec<Arc<Sandbox>>) -> Result<Items, Error> {
-    let runtime = Arc::clone(runtime);
+async fn read(runtime: Arc<Runtime>, sandboxes: Vec<Arc<Sandbox>>) -> Result<Items, Error> {
     record::blocking("read pods' statistics", move || {
         let members = Members::of(&runtime, &sandboxes);
         let interfaces = network::interfaces(&runtime, &sandboxes);

@@ -38,8 +38,7 @@ pub fn descriptors() -> Vec<cri::MetricDescriptor> {
 ///
 /// # Errors
 /// The runtime is going down.
-pub async fn list(runtime: &Arc<Runtime>) -> Result<Items, Error> {
-    let runtime = Arc::clone(runtime);
+pub async fn list(runtime: Arc<Runtime>) -> Result<Items, Error> {
     record::blocking("read metrics", move || Ok(read(&runtime))).await
 }
 
