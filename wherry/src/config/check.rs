@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue, Error};
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
 use super::{Config, DEFAULT, handlers};
@@ -175,7 +176,11 @@ pub fn values(config: &Config) -> Result<(), (String, String)> {
     handlers::check(config)
 }
 
-/// Parses a level such as `info` or `info,image=debug`.
+/// The parts of this program, as their messages name them.
+const PARTS: [&str; 7] = ["wherry", "cri", "image", "cni", "snapshotter", "shim", "sys"];
+
+/// Parses a level such as `info` or `info,image=debug`. One for all is this program's: libraries, which tell of every frame
+/// on a connection, say no more than `info` unless they are named.
 ///
 /// # Errors
 /// Says what does not parse.
@@ -183,9 +188,40 @@ pub fn log_filter(level: &str) -> Result<Targets, String> {
     // A word alone would be taken for the name of a part of the program.
     let words = level.split(',').filter(|part| !part.contains('='));
     for word in words {
-        if word.parse::<tracing::level_filters::LevelFilter>().is_err() {
+        if word.parse::<LevelFilter>().is_err() {
             return Err(format!("{word:?} is not error, warn, info, debug or trace"));
         }
     }
-    level.parse().map_err(|error: tracing_subscriber::filter::ParseError| error.to_string())
+    let named: Targets =
+        level.parse().map_err(|error: tracing_subscriber::filter::ParseError| error.to_string())?;
+    let Some(level) = named.default_level().filter(|level| *level > LevelFilter::INFO) else {
+        return Ok(named);
+    };
+    let known: Vec<String> = named.iter().map(|(target, _)| target.to_owned()).collect();
+    let others = PARTS.into_iter().filter(|part| known.iter().all(|target| target != part));
+    Ok(named.with_default(LevelFilter::INFO).with_targets(others.map(|part| (part, level))))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn a_level_is_this_programs_and_libraries_have_to_be_named() {
+        let debug = log_filter("debug").unwrap();
+        assert!(debug.would_enable("cri::container::create", &Level::DEBUG));
+        assert!(!debug.would_enable("h2::codec", &Level::DEBUG));
+        assert!(debug.would_enable("h2::codec", &Level::INFO));
+        let named = log_filter("debug,h2=trace,cri=warn").unwrap();
+        assert!(named.would_enable("h2::codec", &Level::TRACE));
+        assert!(named.would_enable("image::pull", &Level::DEBUG));
+        assert!(!named.would_enable("cri::door", &Level::INFO));
+        let quiet = log_filter("error").unwrap();
+        assert!(
+            !quiet.would_enable("cri", &Level::WARN) && !quiet.would_enable("h2", &Level::WARN)
+        );
+        assert!(log_filter("loud").is_err() && log_filter("info,cri=loud").is_err());
+    }
 }
