@@ -129,14 +129,19 @@ impl Meter {
         Some(sample)
     }
 
-    /// Everything. Blocks for some ten microseconds.
-    pub fn detail(&self, find: impl FnOnce() -> Option<Places>) -> Option<Detail> {
+    /// All that metrics tell, with what a limit of its CPU time has done if it is `limited`. Blocks for some ten
+    /// microseconds.
+    pub fn detail(&self, limited: bool, find: impl FnOnce() -> Option<Places>) -> Option<Detail> {
         let mut state = self.lock();
         let open = state.open(find)?;
         let files = &mut open.files;
+        let mut cpu = sys::cgroup::cpu_times(files);
+        if limited {
+            sys::cgroup::cpu_throttling(files, &mut cpu);
+        }
         let mut detail = Detail {
             at: Nanos::now().get(),
-            cpu: sys::cgroup::cpu(files),
+            cpu,
             memory: sys::cgroup::memory_history(files),
             io: sys::cgroup::io_done(files),
             pids: sys::cgroup::pids(files),

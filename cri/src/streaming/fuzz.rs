@@ -79,9 +79,10 @@ fn client(bytes: &[u8]) -> Client {
     Client { read, early: Vec::new(), write, probe: None, idle: IDLE }
 }
 
+/// Everything is in memory, so a time that nothing but timers wait for need not pass.
 fn run(work: impl Future<Output = ()>) {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().build().expect("there is a runtime").block_on(work);
+    builder.enable_all().start_paused(true).build().expect("there is a runtime").block_on(work);
 }
 
 /// A session of SPDY: a command's, or a port-forward's.

@@ -33,7 +33,8 @@ pub fn spec(bytes: &[u8]) {
         let (path, value) = sysctl.parts();
         let plain =
             Path::new(path).components().all(|c| matches!(c, std::path::Component::Normal(_)));
-        let own = ["net/", "kernel/", "fs/mqueue/"].iter().any(|own| path.starts_with(own));
+        let own =
+            ["sys/net/", "sys/kernel/", "sys/fs/mqueue/"].iter().any(|own| path.starts_with(own));
         assert!(plain && own && !value.contains('\n'), "{key} is {path}");
     }
 }

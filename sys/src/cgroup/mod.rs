@@ -17,8 +17,8 @@ pub use fields::Fields;
 pub use kept::Kept;
 pub use place::Places;
 pub use read::{
-    cpu, cpu_time, huge_pages_used, io_done, memory_history, memory_limits, memory_now,
-    memory_usage, pids, pids_current, pressure,
+    cpu_throttling, cpu_time, cpu_times, huge_pages_used, io_done, memory_history, memory_limits,
+    memory_now, memory_usage, pids, pids_current, pressure,
 };
 
 /// Where the files of one cgroup are.

@@ -36,31 +36,43 @@ pub fn cpu_time(files: &mut impl Files) -> Option<u64> {
 
 /// Reads what there is of CPU times.
 pub fn cpu(files: &mut impl Files) -> Cpu {
-    let throttle = fields(files, "cpu", ["cpu.stat"; 2]);
-    // Version 2 has the times there, too, in microseconds.
-    let micro = |name: &str| throttle.or_zero(name).saturating_mul(MICROSECOND);
-    let mut cpu = Cpu {
-        usage: micro("usage_usec"),
-        user: micro("user_usec"),
-        system: micro("system_usec"),
-        periods: throttle.or_zero("nr_periods"),
-        throttled_periods: throttle.or_zero("nr_throttled"),
-        throttled: throttle.or_zero("throttled_time").max(micro("throttled_usec")),
-        bursts: throttle.or_zero("nr_bursts"),
-        burst: throttle.or_zero("burst_time").max(micro("burst_usec")),
-        per_cpu: Vec::new(),
-        pressure: pressure(files, "cpu.pressure"),
-    };
-    if let Some(usage) = number(files, "cpuacct", ["cpuacct.usage", ""]) {
-        let stat = fields(files, "cpuacct", ["cpuacct.stat", ""]);
-        let ticks = |name: &str| stat.or_zero(name).saturating_mul(TICK);
+    let mut cpu = cpu_times(files);
+    cpu_throttling(files, &mut cpu);
+    if files.is_legacy("cpuacct") {
         let each = read(files, "cpuacct", ["cpuacct.usage_percpu", ""]);
-        cpu.usage = usage;
-        cpu.user = ticks("user");
-        cpu.system = ticks("system");
         cpu.per_cpu = each.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     }
     cpu
+}
+
+/// Reads how long a cgroup has run and waited.
+pub fn cpu_times(files: &mut impl Files) -> Cpu {
+    let mut cpu = Cpu { pressure: pressure(files, "cpu.pressure"), ..Cpu::default() };
+    if let Some(usage) = number(files, "cpuacct", ["cpuacct.usage", ""]) {
+        let stat = fields(files, "cpuacct", ["cpuacct.stat", ""]);
+        let ticks = |name: &str| stat.or_zero(name).saturating_mul(TICK);
+        cpu.usage = usage;
+        cpu.user = ticks("user");
+        cpu.system = ticks("system");
+    } else {
+        let stat = fields(files, "cpuacct", ["", "cpu.stat"]);
+        let micro = |name: &str| stat.or_zero(name).saturating_mul(MICROSECOND);
+        cpu.usage = micro("usage_usec");
+        cpu.user = micro("user_usec");
+        cpu.system = micro("system_usec");
+    }
+    cpu
+}
+
+/// Reads what a quota has done.
+pub fn cpu_throttling(files: &mut impl Files, cpu: &mut Cpu) {
+    let stat = fields(files, "cpu", ["cpu.stat"; 2]);
+    let micro = |name: &str| stat.or_zero(name).saturating_mul(MICROSECOND);
+    cpu.periods = stat.or_zero("nr_periods");
+    cpu.throttled_periods = stat.or_zero("nr_throttled");
+    cpu.throttled = stat.or_zero("throttled_time").max(micro("throttled_usec"));
+    cpu.bursts = stat.or_zero("nr_bursts");
+    cpu.burst = stat.or_zero("burst_time").max(micro("burst_usec"));
 }
 
 /// Reads the memory in use, in bytes.
@@ -96,10 +108,9 @@ pub fn memory_limits(files: &mut impl Files, memory: &mut Memory) {
     };
 }
 
-/// Reads, beside [`memory_now`] and the limits, what the kernel remembers of memory, and what it uses of it itself.
+/// Reads, beside [`memory_now`], what the kernel remembers of memory, and what it uses of it itself.
 pub fn memory_history(files: &mut impl Files) -> Memory {
     let mut memory = memory_now(files);
-    memory_limits(files, &mut memory);
     let events = fields(files, "memory", ["", "memory.events"]);
     let control = fields(files, "memory", ["memory.oom_control", ""]);
     history(files, &mut memory.memory, ["memory", "memory"]);
@@ -115,6 +126,7 @@ pub fn memory_history(files: &mut impl Files) -> Memory {
 /// Reads what there is of memory.
 pub fn memory(files: &mut impl Files) -> Memory {
     let mut memory = memory_history(files);
+    memory_limits(files, &mut memory);
     history(files, &mut memory.swap, ["", "memory.swap"]);
     if files.is_legacy("memory") {
         memory.with_swap.usage = part(files, WITH_SWAP, USAGE).unwrap_or(0);

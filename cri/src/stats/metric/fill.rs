@@ -73,8 +73,7 @@ pub fn container(
     out: &mut PodRows<'_>,
     sandbox: &Sandbox,
     container: &Container,
-    detail: &Detail,
-    started_at: Option<Nanos>,
+    (detail, limits): (&Detail, &Resources),
     disk: &Disk,
 ) {
     let (record, pod) = (&container.record, &sandbox.record.config.metadata);
@@ -92,10 +91,9 @@ pub fn container(
     ];
     out.container(record.id.as_str(), labels, detail.at, |rows| {
         rows.add(&f::LAST_SEEN, seconds(detail.at));
+        let started_at = container.state.borrow().started_at();
         rows.add(&f::START_TIME, started_at.map_or(0, |at| seconds(at.get())));
-        // As they are now: the kubelet may have changed them.
-        let limits = container.limits();
-        spec(rows, &limits);
+        spec(rows, limits);
         let limited = limits.cpu_quota.is_some_and(|quota| quota > 0);
         cgroup(rows, detail, limited);
         file_system(rows, disk, container.layer.written().map_or(0, |written| written.usage.bytes));

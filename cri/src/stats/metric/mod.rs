@@ -53,17 +53,18 @@ fn read(runtime: &Arc<Runtime>) -> Items {
     let mut seen = Vec::with_capacity(running.len());
     let mut items = Items::default();
     for sandbox in &sandboxes {
-        let whole = sandbox.meter.detail(|| parents.places(sandbox));
+        let whole = sandbox.meter.detail(true, || parents.places(sandbox));
         items.add(|out| {
             let mut rows = PodRows::new(out, sandbox.id().as_str());
             fill::pod(&mut rows, sandbox, whole.as_ref(), interfaces.get(sandbox.id()));
             for container in of_sandbox(&running, sandbox.id().as_str()) {
-                let Some(detail) = container.meter.detail(|| containers::places(container)) else {
-                    continue;
-                };
+                // As they are now: the kubelet may have changed them.
+                let limits = container.limits();
+                let limited = limits.cpu_quota.is_some_and(|quota| quota > 0);
+                let detail = container.meter.detail(limited, || containers::places(container));
+                let Some(detail) = detail else { continue };
                 seen.push((Arc::clone(container), Some(detail.cpu.usage)));
-                let started_at = container.state.borrow().started_at();
-                fill::container(&mut rows, sandbox, container, &detail, started_at, &disk);
+                fill::container(&mut rows, sandbox, container, (&detail, &limits), &disk);
             }
         });
     }
