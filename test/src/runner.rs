@@ -16,8 +16,13 @@ use crate::runtime::Runtime;
 use crate::world::World;
 use crate::{crictl, machine, tools};
 
-/// No test may take longer; what waits for ever has failed.
+/// No test may take longer; what waits for ever has failed. A soak gets more by `E2E_DEADLINE`, in seconds.
 const DEADLINE: Duration = Duration::from_secs(240);
+
+fn deadline() -> Duration {
+    let given = std::env::var("E2E_DEADLINE").ok().and_then(|text| text.parse().ok());
+    given.map_or(DEADLINE, Duration::from_secs)
+}
 
 /// What must be there for a test to make sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +184,7 @@ async fn one(test: &Test, world: &mut World) -> Outcome {
 
 /// Runs a test's body to its end, its panic, or the deadline.
 pub async fn guarded(body: impl Future<Output = ()>) -> Outcome {
-    match timeout(DEADLINE, AssertUnwindSafe(body).catch_unwind()).await {
+    match timeout(deadline(), AssertUnwindSafe(body).catch_unwind()).await {
         Ok(Ok(())) => Outcome::Passed,
         Ok(Err(thrown)) => match thrown.downcast::<Skip>() {
             Ok(skip) => Outcome::Skipped(skip.0),

@@ -199,7 +199,7 @@ fn weight(pid: u32) -> (usize, usize, u64) {
 
 async fn many_streams_leave_nothing_behind(world: &mut World) {
     world.drop_node();
-    // `E2E_STREAMS=10000` is what a soak does.
+    // `E2E_STREAMS=10000 E2E_DEADLINE=1800` is what a soak does.
     let rounds = std::env::var("E2E_STREAMS").map_or(200, |rounds| rounds.parse().unwrap());
     let node = world.node().await;
     let pod = node.pod("many").await;

@@ -290,7 +290,9 @@ async fn output_goes_on_after_the_end_of_the_input(world: &mut World) {
 async fn a_terminal_echoes_and_has_the_last_size(world: &mut World) {
     let node = world.node().await;
     let id = running(node).await;
-    let (mut client, streams) = sh(node, &id, "test -t 0 && echo ready; exec sh", "iot").await;
+    // A shell at a terminal edits its line, and echoes it by itself.
+    let text = "test -t 0 && echo ready; while read -r line; do eval \"$line\"; done";
+    let (mut client, streams) = sh(node, &id, text, "iot").await;
     client.until(streams["stdout"], "ready").await;
     for width in 1..=300 {
         let size = format!("{{\"Width\":{width},\"Height\":33}}");
