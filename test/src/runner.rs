@@ -190,7 +190,7 @@ pub async fn guarded(body: impl Future<Output = ()>) -> Outcome {
             Ok(skip) => Outcome::Skipped(skip.0),
             Err(thrown) => Outcome::Failed(message(thrown.as_ref())),
         },
-        Err(_) => Outcome::Failed(format!("not finished after {DEADLINE:?}")),
+        Err(_) => Outcome::Failed(format!("not finished after {:?}", deadline())),
     }
 }
 
