@@ -209,7 +209,10 @@ async fn many_streams_leave_nothing_behind(world: &mut World) {
     crate::forwarding::listens(node, &id, 7000).await;
     let shim = proc::named("wherry-shim").first().unwrap().pid;
     let daemon = node.pid().unwrap();
-    round(node, &pod.id, &id, 100).await;
+    // Until the heap is as large as it gets.
+    for _ in 0..(rounds / 1000).max(1) {
+        round(node, &pod.id, &id, 100).await;
+    }
     sleep(Duration::from_secs(2)).await;
     let before = [weight(daemon), weight(shim)];
     let deadline = Instant::now();
