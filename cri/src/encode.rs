@@ -31,11 +31,6 @@ pub struct Items {
 impl Items {
     const FIELD: u32 = 1;
 
-    /// Room for this many items of some hundred bytes.
-    pub fn with_capacity(items: usize) -> Self {
-        Self { bytes: Vec::with_capacity(items * 512), ends: Vec::with_capacity(items) }
-    }
-
     /// Adds an item.
     pub fn add(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
         nested(&mut self.bytes, Self::FIELD, fill);

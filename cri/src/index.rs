@@ -59,12 +59,6 @@ impl<T> Index<T> {
         things.values().for_each(|thing| look(thing));
     }
 
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.things.read().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
     /// Everything, in the order of ids.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<T>> {

@@ -10,7 +10,7 @@ use crate::runtime::Runtime;
 /// Lists the containers that fulfil all conditions of the filter.
 pub fn list(runtime: &Runtime, filter: Option<cri::ContainerFilter>) -> Items {
     let filter = filter.unwrap_or_default();
-    let mut items = Items::with_capacity(runtime.containers.len());
+    let mut items = Items::default();
     runtime.containers.look(|container| {
         if matches(container, &filter) {
             items.add(|out| item(out, container));

@@ -44,7 +44,7 @@ pub async fn list(
     containers.retain(|container| is_running(container) && matches(container, &filter));
     record::blocking("read containers' statistics", move || {
         let measured = measure(&runtime, containers);
-        let mut items = Items::with_capacity(measured.len());
+        let mut items = Items::default();
         for (container, sample) in &measured {
             // One that ended meanwhile has no cgroup any more.
             let Some(sample) = sample.as_deref() else { continue };

@@ -11,7 +11,7 @@ use crate::runtime::Runtime;
 /// Lists the sandboxes that fulfil all conditions of the filter.
 pub fn list(runtime: &Runtime, filter: Option<cri::PodSandboxFilter>) -> Items {
     let filter = filter.unwrap_or_default();
-    let mut items = Items::with_capacity(runtime.sandboxes.len());
+    let mut items = Items::default();
     runtime.sandboxes.look(|sandbox| {
         if matches(sandbox, &filter) {
             items.add(|out| item(out, sandbox));

@@ -66,7 +66,7 @@ async fn read(runtime: Arc<Runtime>, sandboxes: Vec<Arc<Sandbox>>) -> Result<Ite
     record::blocking("read pods' statistics", move || {
         let members = Members::of(&runtime, &sandboxes);
         let interfaces = network::interfaces(&runtime, &sandboxes);
-        let mut items = Items::with_capacity(2 * sandboxes.len());
+        let mut items = Items::default();
         for sandbox in &sandboxes {
             let interfaces = interfaces.get(sandbox.id()).map(Vec::as_slice);
             items.add(|out| members.item(out, &runtime, sandbox, interfaces));

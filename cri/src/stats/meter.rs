@@ -65,6 +65,8 @@ pub struct Detail {
     pub at: i64,
     /// CPU time.
     pub cpu: Cpu,
+    /// CPU time has a limit, whose effects are read.
+    pub limited: bool,
     /// Memory.
     pub memory: Memory,
     /// Block devices.
@@ -117,8 +119,8 @@ impl Meter {
         let now = Instant::now();
         let recent = open.whole.is_some_and(|when| now - when < WHOLE_INTERVAL);
         let known = open.last.as_ref().filter(|_| recent).map(|(_, sample)| &**sample);
-        let (mut sample, whole) = read(&mut open.files, known);
-        if whole {
+        let mut sample = read(&mut open.files, known);
+        if known.is_none() {
             open.whole = Some(now);
         }
         if let (Some(cpu), Some((before, last))) = (sample.cpu, &open.last) {
@@ -142,6 +144,7 @@ impl Meter {
         let mut detail = Detail {
             at: Nanos::now().get(),
             cpu,
+            limited,
             memory: sys::cgroup::memory_history(files),
             io: sys::cgroup::io_done(files),
             pids: sys::cgroup::pids(files),
@@ -203,20 +206,19 @@ impl Open {
     }
 }
 
-/// Reads a cgroup, and says whether all of it: what has not changed since a sample that is `known` is taken from there.
-fn read(files: &mut impl Files, known: Option<&Sample>) -> (Sample, bool) {
+/// Reads a cgroup; what has not changed since a sample that is `known` is taken from there.
+fn read(files: &mut impl Files, known: Option<&Sample>) -> Sample {
     let (at, cpu) = (Nanos::now().get(), sys::cgroup::cpu_time(files));
     if let Some(known) = known.filter(|known| known.cpu == cpu && cpu.is_some())
         && sys::cgroup::memory_usage(files) == known.memory
     {
-        let sample = Sample {
+        return Sample {
             at,
             cpu_pressure: sys::cgroup::pressure(files, "cpu.pressure"),
             memory_pressure: sys::cgroup::pressure(files, "memory.pressure"),
             io_pressure: sys::cgroup::pressure(files, "io.pressure"),
             ..known.clone()
         };
-        return (sample, false);
     }
     let mut memory = sys::cgroup::memory_now(files);
     let limited = |limit: u64| (limit != u64::MAX).then_some(limit);
@@ -228,7 +230,7 @@ fn read(files: &mut impl Files, known: Option<&Sample>) -> (Sample, bool) {
         Some(known) => [known.memory_limit, known.swap_limit],
         None => [memory.memory.limit, swap_limit].map(limited),
     };
-    let sample = Sample {
+    Sample {
         at,
         cpu,
         nano_cores: None,
@@ -244,8 +246,7 @@ fn read(files: &mut impl Files, known: Option<&Sample>) -> (Sample, bool) {
         swap_limit: limits[1],
         io_pressure: sys::cgroup::pressure(files, "io.pressure"),
         pids: sys::cgroup::pids_current(files),
-    };
-    (sample, known.is_none())
+    }
 }
 
 /// Swap in use and at most: version 2 counts it by itself, version 1 together with memory.
@@ -290,9 +291,7 @@ mod tests {
     }
 
     fn read_all(mut files: Fixture) -> Sample {
-        let (sample, whole) = read(&mut files, None);
-        assert!(whole);
-        sample
+        read(&mut files, None)
     }
 
     const PRESSURE: &str = "some avg10=1.00 avg60=0.50 avg300=0.10 total=1234\n\
@@ -372,18 +371,13 @@ mod tests {
                 vec![("cpu.stat", cpu), ("memory.current", memory), ("io.pressure", PRESSURE)],
             )
         };
-        let (still, whole) = read(&mut cgroup("usage_usec 7\n", "10\n"), Some(&known));
-        assert!(!whole);
+        let still = read(&mut cgroup("usage_usec 7\n", "10\n"), Some(&known));
         assert_eq!((still.working_set, still.rss, still.memory_limit), (5, 3, Some(20)));
         assert_eq!(still.io_pressure.unwrap().some.total, 1234);
         for (cpu, memory) in [("usage_usec 8\n", "10\n"), ("usage_usec 7\n", "11\n"), ("", "10\n")]
         {
-            let (sample, whole) = read(&mut cgroup(cpu, memory), Some(&known));
-            assert_eq!(
-                (sample.rss, sample.memory_limit, whole),
-                (0, Some(20), false),
-                "{cpu}{memory}"
-            );
+            let sample = read(&mut cgroup(cpu, memory), Some(&known));
+            assert_eq!((sample.rss, sample.memory_limit), (0, Some(20)), "{cpu}{memory}");
         }
     }
 

@@ -63,7 +63,7 @@ pub fn pod(
     let labels = [path.as_str(), "", "", "", name, namespace];
     if let Some(detail) = whole {
         out.own(labels, detail.at, |rows| {
-            cgroup(rows, detail, true);
+            cgroup(rows, detail);
         });
     }
 }
@@ -94,8 +94,7 @@ pub fn container(
         let started_at = container.state.borrow().started_at();
         rows.add(&f::START_TIME, started_at.map_or(0, |at| seconds(at.get())));
         spec(rows, limits);
-        let limited = limits.cpu_quota.is_some_and(|quota| quota > 0);
-        cgroup(rows, detail, limited);
+        cgroup(rows, detail);
         file_system(rows, disk, container.layer.written().map_or(0, |written| written.usage.bytes));
         processes(rows, detail);
     });
@@ -119,13 +118,13 @@ fn spec(rows: &mut Rows<'_>, resources: &Resources) {
 }
 
 /// What the kernel counts for a cgroup, a container's or a pod's.
-fn cgroup(rows: &mut Rows<'_>, detail: &Detail, limited: bool) {
+fn cgroup(rows: &mut Rows<'_>, detail: &Detail) {
     let cpu = &detail.cpu;
     rows.add(&f::CPU_USER, cpu.user / SECOND);
     rows.add(&f::CPU_SYSTEM, cpu.system / SECOND);
     rows.labelled(&f::CPU_USAGE, ["total"], cpu.usage / SECOND);
     // As cAdvisor: without a limit there are no periods.
-    if limited {
+    if detail.limited {
         rows.add(&f::CFS_PERIODS, cpu.periods);
         rows.add(&f::CFS_THROTTLED_PERIODS, cpu.throttled_periods);
         rows.add(&f::CFS_THROTTLED_SECONDS, cpu.throttled / SECOND);
