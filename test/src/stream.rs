@@ -37,7 +37,10 @@ impl Url {
 
     /// A connection to it.
     pub async fn connect(&self) -> TcpStream {
-        TcpStream::connect(&self.host).await.unwrap()
+        let stream = TcpStream::connect(&self.host).await.unwrap();
+        // As Go's clients have it: a small frame does not wait for the last one's acknowledgement.
+        stream.set_nodelay(true).unwrap();
+        stream
     }
 }
 

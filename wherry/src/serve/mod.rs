@@ -8,6 +8,7 @@
 mod deadline;
 mod facade;
 mod lock;
+mod memory;
 mod socket;
 
 use std::error::Error as StdError;
@@ -113,6 +114,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let listener = socket::bind(&config.address)?;
     let streams = tokio::spawn(streaming.run(Arc::clone(&runtime)));
     let _facade = facade::open(config, &runtime);
+    tokio::spawn(memory::give_back());
     let door = Door::new(runtime);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tonic::transport::Server::builder()
