@@ -55,13 +55,17 @@ fn lasting(container: &Container) -> Box<[u8]> {
     out.into()
 }
 
-/// A container's `ContainerAttributes`.
-pub fn attributes(out: &mut Vec<u8>, container: &Container) {
-    let config = &container.record.config;
-    encode::text(out, 1, container.id().as_str());
-    encode::message(out, 2, &metadata(&config.metadata));
-    encode::map(out, 3, &config.labels);
-    encode::map(out, 4, &config.annotations);
+/// A container's `ContainerAttributes`, encoded.
+pub fn attributes(container: &Container) -> &[u8] {
+    container.attributes.get_or_init(|| {
+        let config = &container.record.config;
+        let mut out = Vec::new();
+        encode::text(&mut out, 1, container.id().as_str());
+        encode::message(&mut out, 2, &metadata(&config.metadata));
+        encode::map(&mut out, 3, &config.labels);
+        encode::map(&mut out, 4, &config.annotations);
+        out.into()
+    })
 }
 
 /// The wire's form of a container's name.

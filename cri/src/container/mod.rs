@@ -113,6 +113,8 @@ pub struct Container {
     pub(crate) process: tokio::sync::OnceCell<Box<[u8]>>,
     /// How lists tell of it, since the first one.
     listed: OnceLock<Box<[u8]>>,
+    /// How statistics tell of it, since the first ones.
+    attributes: OnceLock<Box<[u8]>>,
     /// Reads its cgroup.
     pub meter: Meter,
     /// What it has written into its root file system.
@@ -145,6 +147,7 @@ impl Container {
             removal: tokio::sync::Mutex::default(),
             process: tokio::sync::OnceCell::new(),
             listed: OnceLock::new(),
+            attributes: OnceLock::new(),
             meter: Meter::default(),
             layer: Layer::default(),
         }

@@ -12,7 +12,7 @@ use crate::encode::{self, Items};
 use crate::error::Error;
 use crate::record;
 use crate::runtime::Runtime;
-use crate::stats::meter::Sample;
+use crate::stats::sample::Sample;
 use crate::stats::{layer, wire};
 
 /// What one container uses. One that does not run has nothing but what it has written.
@@ -23,7 +23,7 @@ pub async fn stats(runtime: Arc<Runtime>, id: String) -> Result<Items, Error> {
     let container = runtime.containers.find(&id)?;
     record::blocking("read a container's statistics", move || {
         let mut items = Items::default();
-        for (container, sample) in measure(&runtime, vec![container]) {
+        for (container, sample) in measure(&runtime, vec![container], |_| None) {
             items.add(|out| item(out, &runtime, &container, sample.as_deref()));
         }
         Ok(items)
@@ -43,7 +43,7 @@ pub async fn list(
     let mut containers = runtime.containers.all();
     containers.retain(|container| is_running(container) && matches(container, &filter));
     record::blocking("read containers' statistics", move || {
-        let measured = measure(&runtime, containers);
+        let measured = measure(&runtime, containers, |_| None);
         let mut items = Items::default();
         for (container, sample) in &measured {
             // One that ended meanwhile has no cgroup any more.
@@ -70,14 +70,16 @@ fn matches(container: &Container, filter: &cri::ContainerStatsFilter) -> bool {
             .all(|(key, value)| record.config.labels.get(key) == Some(value))
 }
 
-/// What each container uses now, its writable layer brought up to date. Blocks.
-pub fn measure(
+/// What each container uses now, its writable layer brought up to date; `pod` is a new sample of its pod's, if there is
+/// one. Blocks.
+pub fn measure<'a>(
     runtime: &Arc<Runtime>,
     containers: Vec<Arc<Container>>,
+    pod: impl Fn(&Container) -> Option<&'a Sample>,
 ) -> Vec<(Arc<Container>, Option<Arc<Sample>>)> {
     let mut measured = Vec::with_capacity(containers.len());
     for container in containers {
-        let sample = container.meter.sample(|| places(&container));
+        let sample = container.meter.sample(pod(&container), || places(&container));
         measured.push((container, sample));
     }
     let cpu = |sample: &Option<Arc<Sample>>| sample.as_ref().and_then(|sample| sample.cpu);
@@ -93,7 +95,7 @@ pub fn places(container: &Container) -> Option<Places> {
 
 /// A `ContainerStats`.
 pub fn item(out: &mut Vec<u8>, runtime: &Runtime, container: &Container, sample: Option<&Sample>) {
-    encode::nested(out, 1, |out| attributes(out, container));
+    encode::element(out, 1, attributes(container));
     let root = || runtime.root().display().to_string();
     let figures = cri::ContainerStats {
         attributes: None,

@@ -40,7 +40,7 @@ fn container_cpu(container: &crate::container::Container) -> Option<u64> {
     if !is_running(container) {
         return None;
     }
-    container.meter.sample(|| places(container))?.cpu
+    container.meter.sample(None, || places(container))?.cpu
 }
 
 fn usage(runtime: &Runtime, usage: Usage) -> cri::FilesystemUsage {

@@ -45,13 +45,17 @@ fn lasting(sandbox: &Sandbox) -> Box<[u8]> {
     out.into()
 }
 
-/// A sandbox's `PodSandboxAttributes`.
-pub fn attributes(out: &mut Vec<u8>, sandbox: &Sandbox) {
-    let config = &sandbox.record.config;
-    encode::text(out, 1, sandbox.id().as_str());
-    encode::message(out, 2, &metadata(&config.metadata));
-    encode::map(out, 3, &config.labels);
-    encode::map(out, 4, &config.annotations);
+/// A sandbox's `PodSandboxAttributes`, encoded.
+pub fn attributes(sandbox: &Sandbox) -> &[u8] {
+    sandbox.attributes.get_or_init(|| {
+        let config = &sandbox.record.config;
+        let mut out = Vec::new();
+        encode::text(&mut out, 1, sandbox.id().as_str());
+        encode::message(&mut out, 2, &metadata(&config.metadata));
+        encode::map(&mut out, 3, &config.labels);
+        encode::map(&mut out, 4, &config.annotations);
+        out.into()
+    })
 }
 
 /// The wire's form of a sandbox's name.

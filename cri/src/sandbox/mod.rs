@@ -51,6 +51,8 @@ pub struct Sandbox {
     pub meter: Meter,
     /// How lists tell of it, since the first one.
     listed: OnceLock<Box<[u8]>>,
+    /// How statistics tell of it, since the first ones.
+    attributes: OnceLock<Box<[u8]>>,
 }
 
 impl Sandbox {
@@ -65,6 +67,7 @@ impl Sandbox {
             teardown: tokio::sync::Mutex::default(),
             meter: Meter::default(),
             listed: OnceLock::new(),
+            attributes: OnceLock::new(),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::id::SandboxId;
 use crate::record;
 use crate::runtime::Runtime;
-use crate::stats::meter::Sample;
+use crate::stats::sample::Sample;
 use crate::stats::{network, wire};
 
 /// What one pod and its containers use.
@@ -78,26 +78,34 @@ async fn read(runtime: Arc<Runtime>, sandboxes: Vec<Arc<Sandbox>>) -> Result<Ite
 
 type Measured = (Arc<Container>, Option<Arc<Sample>>);
 
-/// The running containers of pods, measured, and who shares whose cgroup.
+/// Pods with their running containers, measured.
 struct Members {
     containers: HashMap<SandboxId, Vec<Measured>>,
-    parents: Parents,
+    /// The pods that have a cgroup of their own.
+    pods: HashMap<SandboxId, Arc<Sample>>,
 }
 
 impl Members {
-    /// Measures them. Blocks.
+    /// Measures them, the pods first: of who does nothing the containers need not be read. Blocks.
     fn of(runtime: &Arc<Runtime>, sandboxes: &[Arc<Sandbox>]) -> Self {
+        let parents = Parents::of(runtime);
+        let whole = |sandbox: &Arc<Sandbox>| {
+            let sample = sandbox.meter.sample(None, || parents.places(sandbox))?;
+            Some((sandbox.id().clone(), sample))
+        };
+        let pods: HashMap<_, _> = sandboxes.iter().filter_map(whole).collect();
         let mut running = match sandboxes {
             [one] => runtime.containers_of(one.id()),
             _ => runtime.containers.all(),
         };
         running.retain(|container| containers::is_running(container));
+        let pod = |container: &Container| pods.get(&container.record.sandbox).map(|pod| &**pod);
         let mut members: HashMap<SandboxId, Vec<Measured>> = HashMap::new();
-        for measured in containers::measure(runtime, running) {
+        for measured in containers::measure(runtime, running, pod) {
             let sandbox = measured.0.record.sandbox.clone();
             members.entry(sandbox).or_default().push(measured);
         }
-        Self { containers: members, parents: Parents::of(runtime) }
+        Self { containers: members, pods }
     }
 
     /// A `PodSandboxStats`.
@@ -111,17 +119,19 @@ impl Members {
         let members = self.containers.get(sandbox.id()).map_or(&[][..], Vec::as_slice);
         let living = || members.iter().filter_map(|(_, sample)| sample.as_deref());
         let now = Nanos::now().get();
-        let whole = sandbox.meter.sample(|| self.parents.places(sandbox));
-        let whole = whole.map_or_else(|| sum(living(), now), |whole| (*whole).clone());
+        let whole = self.pods.get(sandbox.id());
+        let whole = whole.map_or_else(|| sum(living(), now), |whole| (**whole).clone());
+        let processes = || members.iter().filter_map(|(container, _)| container.meter.processes());
+        let processes = sandbox.meter.processes().unwrap_or_else(|| processes().sum());
         let figures = cri::LinuxPodSandboxStats {
             cpu: wire::cpu(&whole),
             memory: Some(wire::memory(&whole)),
             network: interfaces.map(|interfaces| wire::network(interfaces, now)),
-            process: Some(wire::processes(whole.pids, whole.at)),
+            process: Some(wire::processes(processes, now)),
             containers: Vec::new(),
             io: wire::io(&whole),
         };
-        encode::nested(out, 1, |out| attributes(out, sandbox));
+        encode::element(out, 1, attributes(sandbox));
         encode::nested(out, 2, |out| {
             encode::fields(out, &figures);
             for (container, sample) in members {
@@ -175,7 +185,6 @@ fn sum<'a>(samples: impl Iterator<Item = &'a Sample>, at: i64) -> Sample {
         rss: sum.rss.saturating_add(next.rss),
         faults: sum.faults.saturating_add(next.faults),
         major_faults: sum.major_faults.saturating_add(next.major_faults),
-        pids: sum.pids.saturating_add(next.pids),
         ..Sample::default()
     })
 }
@@ -186,17 +195,11 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_cgroup_of_its_own_is_the_sum_of_its_containers() {
-        let one = Sample {
-            at: 5,
-            cpu: Some(10),
-            nano_cores: Some(1),
-            memory: 7,
-            pids: 1,
-            ..Sample::default()
-        };
-        let other = Sample { at: 4, cpu: Some(20), memory: 3, pids: 2, ..Sample::default() };
+        let one =
+            Sample { at: 5, cpu: Some(10), nano_cores: Some(1), memory: 7, ..Sample::default() };
+        let other = Sample { at: 4, cpu: Some(20), memory: 3, ..Sample::default() };
         let sum = sum([&one, &other].into_iter(), 9);
         assert_eq!((sum.at, sum.cpu, sum.nano_cores), (4, Some(30), Some(1)));
-        assert_eq!((sum.memory, sum.pids, sum.memory_limit), (10, 3, None));
+        assert_eq!((sum.memory, sum.memory_limit), (10, None));
     }
 }

@@ -34,6 +34,7 @@ pub async fn update(
     let written = resources.clone();
     record::blocking("write a pod's resources", move || record::write(&path, &written)).await?;
     sandbox.set_resources(resources);
+    sandbox.meter.renew();
     Ok(())
 }
 

@@ -14,4 +14,5 @@ pub mod layer;
 pub mod meter;
 pub mod metric;
 pub mod network;
+pub mod sample;
 pub mod wire;

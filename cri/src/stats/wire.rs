@@ -5,8 +5,8 @@ use sys::cgroup::{Pressure, Stall};
 use sys::netns::Interface;
 
 use super::layer::Written;
-use super::meter::Sample;
 use super::network::default_interface;
+use super::sample::Sample;
 
 /// The kernel counts pressure in microseconds, CRI in nanoseconds.
 const MICROSECOND: u64 = 1000;

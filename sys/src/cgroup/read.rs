@@ -82,9 +82,9 @@ pub fn memory_usage(files: &mut impl Files) -> u64 {
 
 /// Reads what of the memory changes from moment to moment: usage, memory.stat, pressure. What version 1 counts as memory
 /// and swap together is not read.
-pub fn memory_now(files: &mut impl Files) -> Memory {
+pub fn memory_now(files: &mut impl Files, usage: u64) -> Memory {
     let unlimited = |usage| Counter { usage, limit: u64::MAX, ..Counter::default() };
-    let memory = unlimited(memory_usage(files));
+    let memory = unlimited(usage);
     let swap = unlimited(part(files, ["", "memory.swap"], USAGE).unwrap_or(0));
     let both = if files.is_legacy("memory") { 0 } else { memory.usage.saturating_add(swap.usage) };
     Memory {
@@ -92,7 +92,6 @@ pub fn memory_now(files: &mut impl Files) -> Memory {
         with_swap: unlimited(both),
         swap,
         stat: fields(files, "memory", ["memory.stat"; 2]),
-        pressure: pressure(files, "memory.pressure"),
         ..Memory::default()
     }
 }
@@ -110,7 +109,9 @@ pub fn memory_limits(files: &mut impl Files, memory: &mut Memory) {
 
 /// Reads, beside [`memory_now`], what the kernel remembers of memory, and what it uses of it itself.
 pub fn memory_history(files: &mut impl Files) -> Memory {
-    let mut memory = memory_now(files);
+    let usage = memory_usage(files);
+    let mut memory = memory_now(files, usage);
+    memory.pressure = pressure(files, "memory.pressure");
     let events = fields(files, "memory", ["", "memory.events"]);
     let control = fields(files, "memory", ["memory.oom_control", ""]);
     history(files, &mut memory.memory, ["memory", "memory"]);

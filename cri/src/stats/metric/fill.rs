@@ -12,7 +12,8 @@ use crate::clock::Nanos;
 use crate::container::Container;
 use crate::limits::Resources;
 use crate::sandbox::Sandbox;
-use crate::stats::meter::{Detail, swap};
+use crate::stats::meter::Detail;
+use crate::stats::sample::swap;
 
 const SECOND: u64 = 1_000_000_000;
 /// The kernel counts pressure in microseconds.
