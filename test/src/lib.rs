@@ -3,7 +3,7 @@
 //! ```text
 //!  suites/*.rs     what is promised, one subject per file, test names are sentences
 //!  bin/demo        one pod from pull to removal, for `hack/run --demo`
-//!  bin/bench       the same pods through Wherry and through containerd
+//!  bin/*bench, lists  what things cost, mostly beside containerd
 //!  bin/critest     the conformance suite of CRI runtimes, for `hack/critest`
 //!      │
 //!  runner          which tests run, what counts as passed, skipped, failed; leftovers after each
@@ -24,6 +24,8 @@
 #![allow(clippy::unwrap_used, reason = "the whole package is tests: a panic is how they fail")]
 
 pub mod authority;
+pub mod bench;
+pub mod cgroups;
 pub mod cri;
 pub mod crictl;
 pub mod critest;

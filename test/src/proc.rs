@@ -55,7 +55,16 @@ pub fn named(name: &str) -> Vec<Process> {
 
 /// A process's proportional share of memory, in KiB (`smaps_rollup`, proc(5)).
 pub fn pss_kib(pid: u32) -> Option<u64> {
+    rollup(pid, "Pss:")
+}
+
+/// A process's own memory without its program's, which others may share, in KiB.
+pub fn anonymous_kib(pid: u32) -> Option<u64> {
+    rollup(pid, "Anonymous:")
+}
+
+fn rollup(pid: u32, field: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = text.lines().find(|line| line.starts_with("Pss:"))?;
+    let line = text.lines().find(|line| line.starts_with(field))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }

@@ -1,8 +1,6 @@
 //! Limits, as the kernel's files show them, on both versions of cgroups.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
+use e2e::cgroups;
 use e2e::runner::Test;
 use e2e::spec::{Container, sleeper};
 use e2e::tests;
@@ -14,30 +12,6 @@ pub fn tests() -> Vec<Test> {
         Any: the_cgroup_is_below_the_one_the_pod_asked_for,
         Any: the_containers_processes_are_in_its_cgroup,
     ]
-}
-
-/// The cgroups whose name has this id in it, one per hierarchy.
-fn cgroups(id: &str) -> Vec<PathBuf> {
-    fn walk(folder: &Path, id: &str, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if entry.file_name().to_string_lossy().contains(id) {
-                    found.push(entry.path());
-                } else {
-                    walk(&entry.path(), id, found);
-                }
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(Path::new("/sys/fs/cgroup"), id, &mut found);
-    found
-}
-
-/// The content of a file of the container's cgroup, in whichever hierarchy has it.
-fn file(id: &str, name: &str) -> Option<String> {
-    let read = |folder: PathBuf| fs::read_to_string(folder.join(name)).ok();
-    cgroups(id).into_iter().find_map(read).map(|text| text.trim().to_owned())
 }
 
 async fn limits_are_written_to_the_containers_cgroup(world: &mut World) {
@@ -58,15 +32,15 @@ async fn limits_are_written_to_the_containers_cgroup(world: &mut World) {
         ("cpu.cfs_period_us", "100000", "cpu.max", "50000 100000"),
         ("cpuset.cpus", "0", "cpuset.cpus", "0"),
     ] {
-        match file(&id, old) {
+        match cgroups::file(&id, old) {
             Some(value) => assert_eq!(value, old_value, "{old}"),
-            None => assert_eq!(file(&id, new).as_deref(), Some(new_value), "{new}"),
+            None => assert_eq!(cgroups::file(&id, new).as_deref(), Some(new_value), "{new}"),
         }
     }
-    match file(&id, "cpu.shares") {
+    match cgroups::file(&id, "cpu.shares") {
         Some(value) => assert_eq!(value, "512"),
         // Both conversions of shares to weights are in use: the linear one and runc's newer one.
-        None => assert!(["20", "59"].contains(&file(&id, "cpu.weight").unwrap().as_str())),
+        None => assert!(["20", "59"].contains(&cgroups::file(&id, "cpu.weight").unwrap().as_str())),
     }
 }
 
@@ -75,7 +49,7 @@ async fn the_cgroup_is_below_the_one_the_pod_asked_for(world: &mut World) {
     let pod = node.pod("parent").await;
     let id = node.run(&pod, &sleeper("parent")).await;
     let parent = pod.config.linux.as_ref().unwrap().cgroup_parent.clone();
-    let found = cgroups(&id);
+    let found = cgroups::folders(&id);
     assert!(!found.is_empty());
     for folder in found {
         assert!(folder.parent().unwrap().ends_with(&parent[1..]), "{}", folder.display());
@@ -89,7 +63,7 @@ async fn the_containers_processes_are_in_its_cgroup(world: &mut World) {
     // The shell and, as soon as it has come so far, its sleep.
     let mut members = String::new();
     for _ in 0..100 {
-        members = file(&id, "cgroup.procs").unwrap();
+        members = cgroups::file(&id, "cgroup.procs").unwrap();
         if members.lines().count() == 2 {
             break;
         }

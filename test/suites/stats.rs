@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use e2e::cgroups;
 use e2e::node::Node;
 use e2e::runner::Test;
 use e2e::spec::{Container, PodConfig, script, selector, sleeper};
@@ -73,24 +74,6 @@ fn cpu_time(stats: &ContainerStats) -> u64 {
     value(stats.cpu.as_ref().unwrap().usage_core_nano_seconds)
 }
 
-/// A file of a container's cgroup, in whichever hierarchy has it.
-fn cgroup_file(id: &str, name: &str) -> Option<String> {
-    fn walk(folder: &Path, id: &str, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if entry.file_name().to_string_lossy().contains(id) {
-                    found.push(entry.path());
-                } else {
-                    walk(&entry.path(), id, found);
-                }
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(Path::new("/sys/fs/cgroup"), id, &mut found);
-    found.into_iter().find_map(|folder| fs::read_to_string(folder.join(name)).ok())
-}
-
 /// A field of memory.stat or cpu.stat.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
@@ -99,8 +82,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
 
 /// The CPU time in nanoseconds, in either version's words.
 fn cpu_of_file(id: &str) -> u64 {
-    cgroup_file(id, "cpuacct.usage").map_or_else(
-        || field(&cgroup_file(id, "cpu.stat").unwrap(), "usage_usec").unwrap() * 1000,
+    cgroups::file(id, "cpuacct.usage").map_or_else(
+        || field(&cgroups::file(id, "cpu.stat").unwrap(), "usage_usec").unwrap() * 1000,
         |text| text.trim().parse().unwrap(),
     )
 }
@@ -145,8 +128,9 @@ async fn statistics_are_what_the_cgroups_files_say(world: &mut World) {
     let told = stats(node, &id).await;
     let after = cpu_of_file(&id);
     assert!((before..=after).contains(&cpu_time(&told)), "{before} {} {after}", cpu_time(&told));
-    let stat = cgroup_file(&id, "memory.stat").unwrap();
-    let usage = cgroup_file(&id, "memory.usage_in_bytes").or(cgroup_file(&id, "memory.current"));
+    let stat = cgroups::file(&id, "memory.stat").unwrap();
+    let usage =
+        cgroups::file(&id, "memory.usage_in_bytes").or(cgroups::file(&id, "memory.current"));
     let usage: u64 = usage.unwrap().trim().parse().unwrap();
     let idle = field(&stat, "total_inactive_file").or(field(&stat, "inactive_file")).unwrap();
     let memory = told.memory.unwrap();
@@ -157,7 +141,7 @@ async fn statistics_are_what_the_cgroups_files_say(world: &mut World) {
     let anonymous = field(&stat, "total_rss").or(field(&stat, "anon")).unwrap();
     assert!(value(memory.rss_bytes).abs_diff(anonymous) <= MIB, "{memory:?} {anonymous}");
     assert_eq!(memory.available_bytes, None, "there is no limit");
-    if let Some(text) = cgroup_file(&id, "cpu.pressure").filter(|text| !text.is_empty()) {
+    if let Some(text) = cgroups::file(&id, "cpu.pressure").filter(|text| !text.is_empty()) {
         let psi = told.cpu.unwrap().psi.expect("the kernel counts pressure");
         let some = text.lines().next().unwrap();
         let total: u64 = some.rsplit_once("total=").unwrap().1.parse().unwrap();

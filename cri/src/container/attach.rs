@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::cri;
-use shim::{AttachOptions, Shim, ShimError};
+use shim::{AttachOptions, Shim};
 use tokio::sync::{oneshot, watch};
 
-use super::exec::check;
+use super::exec::{check, note};
 use super::lines::{Lines, Wanted, left_in, pump};
 use super::state::State;
 use super::{Container, config::ContainerConfig};
@@ -144,7 +144,7 @@ impl Client<'_> {
             self.end_input(speaks).await;
         }
         // A client that the shim has let go, or whose container has ended, is not there any more.
-        note("detach", self.shim.detach(&self.name).await);
+        note("detach a client", self.shim.detach(&self.name).await);
         lines.remove();
         is_gone
     }
@@ -152,7 +152,7 @@ impl Client<'_> {
     /// Ends the container's input, if this client's was the one that it has.
     async fn end_input(&self, speaks: bool) {
         if speaks && closes_input(&self.container.record.config) {
-            note("end the input for", self.shim.close_stdin().await);
+            note("end the input for a client", self.shim.close_stdin().await);
         }
     }
 
@@ -162,7 +162,7 @@ impl Client<'_> {
         while size.changed().await.is_ok() {
             let Some(Size { width, height }) = *size.borrow_and_update() else { continue };
             if self.container.record.config.tty {
-                note("resize the terminal for", self.shim.resize(width, height).await);
+                note("resize the terminal for a client", self.shim.resize(width, height).await);
             }
         }
         std::future::pending().await
@@ -179,13 +179,6 @@ impl Client<'_> {
     }
 }
 
-/// Notes what could not be done for a client, whose container may have ended just now.
-fn note(verb: &str, done: Result<(), ShimError>) {
-    if let Err(error) = done {
-        tracing::debug!(%error, "{verb} a client");
-    }
-}
-
 /// Lets the clients go that went with the last daemon.
 pub fn forget(runtime: &Arc<Runtime>, container: &Arc<Container>) {
     for (name, folder) in left_in(&clients(&runtime.bundle_dir(container.id()))) {
@@ -195,7 +188,7 @@ pub fn forget(runtime: &Arc<Runtime>, container: &Arc<Container>) {
             let speaks = folder.join("stdin").exists();
             let client = Client { shim, name, container: &container };
             client.end_input(speaks).await;
-            note("detach", shim.detach(&client.name).await);
+            note("detach a client", shim.detach(&client.name).await);
             if let Err(error) = std::fs::remove_dir_all(&folder) {
                 tracing::debug!(folder = %folder.display(), %error, "remove FIFOs");
             }

@@ -22,7 +22,6 @@ use shim::{ExecOptions, Shim, ShimError};
 use tokio::sync::{oneshot, watch};
 
 use super::Container;
-
 use super::lines::{Lines, Wanted, left_in, pump};
 use super::process::process;
 use crate::error::Error;
@@ -185,21 +184,21 @@ impl Session<'_> {
         let sizes = async {
             while size.changed().await.is_ok() {
                 let Some(Size { width, height }) = *size.borrow_and_update() else { continue };
-                note("resize", self.shim.resize_exec(&self.name, width, height).await);
+                note("resize a command", self.shim.resize_exec(&self.name, width, height).await);
             }
         };
         let input = async {
             // It is never sent: what is waited for is its drop.
             drop(input_ended.await);
             if has_input {
-                note("end the input of", self.shim.close_exec_stdin(&self.name).await);
+                note("end the input of a command", self.shim.close_exec_stdin(&self.name).await);
             }
         };
         let presence = async {
             let is_gone = gone.wait_for(|gone| *gone).await.is_ok();
             if is_gone && terminal {
                 let signal = Signal::HUP.number();
-                note("hang up", self.shim.kill_exec(&self.name, signal).await);
+                note("hang up on a command", self.shim.kill_exec(&self.name, signal).await);
             }
         };
         tokio::join!(sizes, input, presence);
@@ -207,10 +206,10 @@ impl Session<'_> {
     }
 }
 
-/// Notes what could not be done to a command, which may have ended just now.
-fn note(verb: &str, done: Result<(), ShimError>) {
+/// Notes what could not be done for a client or to its command, which may have ended just now.
+pub(super) fn note(what: &str, done: Result<(), ShimError>) {
     if let Err(error) = done {
-        tracing::debug!(%error, "{verb} a command");
+        tracing::debug!(%error, "{what}");
     }
 }
 
@@ -244,6 +243,6 @@ async fn abandon(shim: &Shim, name: String, folder: &Path) {
     let (_gone, gone) = watch::channel(true);
     let outlets = Outlets { stdout: None, stderr: None };
     let followed = session.follow(lines, Remote { stdin: None, outlets, size, gone }).await;
-    note("follow", followed.map(drop));
-    note("forget", shim.delete_exec(&session.name).await);
+    note("follow a command", followed.map(drop));
+    note("forget a command", shim.delete_exec(&session.name).await);
 }

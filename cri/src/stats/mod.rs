@@ -5,6 +5,8 @@
 //!        │                │
 //!      meter            layer                   a container's or pod's cgroup; what a container has written
 //!        │                │
+//!      sample             │                     one reading, of what may have changed
+//!        │                │
 //!    sys::cgroup      snapshotter               the kernel's files, the disk
 //! ```
 //!

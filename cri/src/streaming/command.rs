@@ -227,7 +227,7 @@ pub async fn serve(
         stdin: command.stdin.then_some(lines.stdin),
         outlets: Outlets { stdout: outlet(Channel::Stdout), stderr: outlet(Channel::Stderr) },
         size: lines.size,
-        gone: writer.gone(),
+        gone: writer.peer.gone(),
     };
     let outcome = carry_out(backend, order, remote).await;
     let verdict = version.verdict(&outcome);

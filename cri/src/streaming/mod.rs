@@ -23,6 +23,7 @@ mod forward;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod http;
+mod peer;
 mod remote;
 mod server;
 pub mod spdy;

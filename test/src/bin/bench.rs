@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use e2e::bench;
 use e2e::image::big;
 use e2e::image::catalog::BUSYBOX;
-use e2e::isolate::{Entered, enter};
 use e2e::node::Node;
 use e2e::proc::{self, pss_kib};
 use e2e::registry::debian::DebianRegistry;
 use e2e::registry::{Registries, describe, push};
-use e2e::runtime::{Runtime, Settings};
+use e2e::runtime::Runtime;
 use e2e::spec::{container, sleeper};
 use e2e::stats::Timings;
 use e2e::tools;
@@ -31,13 +31,7 @@ const SUMS: [(&str, &[&str]); 2] = [
 ];
 
 fn main() -> ExitCode {
-    let folder = match enter() {
-        Entered::Done(code) => return code,
-        Entered::Inside(folder) => folder,
-    };
-    let pods = std::env::args().nth(1).map_or(50, |count| count.parse().unwrap());
-    tokio::runtime::Runtime::new().unwrap().block_on(bench(&folder, pods));
-    ExitCode::SUCCESS
+    bench::run(50, async |folder, pods| compare(&folder, pods).await)
 }
 
 /// One of the two daemons and what was measured of it.
@@ -47,20 +41,13 @@ struct Side {
     idle_kib: u64,
 }
 
-async fn bench(folder: &Path, pods: usize) {
+async fn compare(folder: &Path, pods: usize) {
     let registries = Registries::start(folder).await.unwrap();
     let data = tools::cache().join("images/big");
     let registry = big_image(&data, registries.certs_dir()).await;
     let mut sides = Vec::new();
     for runtime in [Runtime::Wherry, Runtime::Containerd] {
-        let base = folder.join(runtime.name());
-        std::fs::create_dir(&base).unwrap();
-        let certs = registries.certs_dir();
-        let node =
-            Node::start(runtime, &base, certs, Settings { usual_log: true, ..Settings::default() })
-                .await
-                .unwrap();
-        node.pull(BUSYBOX).await.unwrap();
+        let node = bench::node(runtime, folder, &registries).await;
         let mut side = Side { node, timings: Timings::default(), idle_kib: 0 };
         // One that does not count: what is made once is made now.
         lifecycle(&mut side.node, &mut Timings::default(), 0).await;

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use e2e::bench;
 use e2e::image::catalog::BUSYBOX;
-use e2e::isolate::{Entered, enter};
 use e2e::node::Node;
 use e2e::proc::pss_kib;
 use e2e::registry::Registries;
-use e2e::runtime::{Runtime, Settings};
+use e2e::runtime::Runtime;
 use e2e::spec::{Container, PodConfig, container};
 use e2e::stats::Timings;
 use prost::bytes::Buf;
@@ -25,23 +25,19 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 /// Calls of each list.
 const LISTS: usize = 500;
 /// Scrapes of each kind.
-const SCRAPES: u32 = 10;
+const SCRAPES: u32 = 20;
 /// A sample is not taken more often.
 const INTERVAL: Duration = Duration::from_millis(1100);
 /// USER_HZ, what `/proc/<pid>/stat` counts in.
 const TICK: Duration = Duration::from_millis(10);
 
 fn main() -> ExitCode {
-    let folder = match enter() {
-        Entered::Done(code) => return code,
-        Entered::Inside(folder) => folder,
-    };
-    let pods = std::env::args().nth(1).map_or(500, |count| count.parse().unwrap());
     let words: Vec<String> = std::env::args().skip(2).collect();
     let has = |word: &str| words.iter().any(|own| own == word);
-    let pods = Pods { count: pods, own_network: has("network"), busy: has("busy") };
-    tokio::runtime::Runtime::new().unwrap().block_on(bench(&folder, pods));
-    ExitCode::SUCCESS
+    let (own_network, busy) = (has("network"), has("busy"));
+    bench::run(500, async |folder, count| {
+        measure(&folder, Pods { count, own_network, busy }).await;
+    })
 }
 
 /// What is made before it is measured.
@@ -53,15 +49,9 @@ struct Pods {
     busy: bool,
 }
 
-async fn bench(folder: &Path, Pods { count, own_network, busy }: Pods) {
+async fn measure(folder: &Path, Pods { count, own_network, busy }: Pods) {
     let registries = Registries::start(folder).await.unwrap();
-    let base = folder.join("node");
-    std::fs::create_dir(&base).unwrap();
-    let certs = registries.certs_dir();
-    // The log that tests want would be a good part of what is measured.
-    let settings = Settings { usual_log: true, ..Settings::default() };
-    let node = Node::start(Runtime::Wherry, &base, certs, settings).await.unwrap();
-    node.pull(BUSYBOX).await.unwrap();
+    let node = bench::node(Runtime::Wherry, folder, &registries).await;
     println!(
         "{count} pods of one container{}{}",
         if own_network { ", each on the bridge" } else { "" },

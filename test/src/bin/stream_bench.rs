@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
-use e2e::image::catalog::BUSYBOX;
-use e2e::isolate::{Entered, enter};
+use e2e::bench;
 use e2e::node::{Node, Pod};
 use e2e::registry::Registries;
-use e2e::runtime::{Runtime, Settings};
+use e2e::runtime::Runtime;
 use e2e::spec::{script, sleeper};
 use e2e::tools;
 use tokio::process::Command;
@@ -21,13 +20,7 @@ const OUT: u16 = 7000;
 const IN: u16 = 7001;
 
 fn main() -> ExitCode {
-    let folder = match enter() {
-        Entered::Done(code) => return code,
-        Entered::Inside(folder) => folder,
-    };
-    let megabytes = std::env::args().nth(1).map_or(500, |count| count.parse().unwrap());
-    tokio::runtime::Runtime::new().unwrap().block_on(bench(&folder, megabytes));
-    ExitCode::SUCCESS
+    bench::run(500, async |folder, megabytes| compare(&folder, megabytes).await)
 }
 
 /// One of the two daemons, with a pod that serves.
@@ -38,18 +31,11 @@ struct Side {
     rates: BTreeMap<&'static str, Vec<f64>>,
 }
 
-async fn bench(folder: &Path, megabytes: u64) {
+async fn compare(folder: &Path, megabytes: usize) {
     let registries = Registries::start(folder).await.unwrap();
     let mut sides = Vec::new();
     for runtime in [Runtime::Wherry, Runtime::Containerd] {
-        let base = folder.join(runtime.name());
-        std::fs::create_dir(&base).unwrap();
-        let certs = registries.certs_dir();
-        let node =
-            Node::start(runtime, &base, certs, Settings { usual_log: true, ..Settings::default() })
-                .await
-                .unwrap();
-        node.pull(BUSYBOX).await.unwrap();
+        let node = bench::node(runtime, folder, &registries).await;
         sides.push(serve(node, megabytes).await);
     }
     println!("{megabytes} MB each, {TURNS} times, turn by turn; the best in MB/s");
@@ -71,7 +57,7 @@ async fn bench(folder: &Path, megabytes: u64) {
     }
 }
 
-async fn serve(node: Node, megabytes: u64) -> Side {
+async fn serve(node: Node, megabytes: usize) -> Side {
     let pod = node.pod("stream").await;
     let text = format!(
         "nc -ll -p {OUT} -e dd if=/dev/zero bs=1M count={megabytes} & nc -ll -p {IN} -e dd of=/dev/null bs=1M & wait"
@@ -82,7 +68,7 @@ async fn serve(node: Node, megabytes: u64) -> Side {
 }
 
 impl Side {
-    async fn measure(&mut self, megabytes: u64) {
+    async fn measure(&mut self, megabytes: usize) {
         let ours = self.node.runtime == Runtime::Wherry;
         let bytes = (megabytes << 20).to_string();
         let (cri, id) = (self.node.cri.clone(), self.container.clone());

@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::cluster::Cluster;
+use super::manifest::phase;
 use super::{Kubelet, Settings};
 use crate::node::Node;
 use crate::runner::{Outcome, Report, Selection, guarded, short};
@@ -33,6 +35,18 @@ impl Stage {
     /// The node under the kubelet.
     pub fn node(&self) -> &Node {
         self.world.current().expect("the stage has a node")
+    }
+
+    /// Runs a pod of one container, `main`, to its end, which is to be a good one; what it printed.
+    pub async fn printed(&self, mut pod: Value) -> String {
+        let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+        pod["spec"]["restartPolicy"] = json!("Never");
+        self.kubelet.apply(&pod);
+        let done = |pod: &Value| ["Succeeded", "Failed"].contains(&phase(pod));
+        let seen = self.kubelet.until(&name, "done", done).await;
+        let log = self.kubelet.api.said(&format!("/containerLogs/default/{name}-node/main")).await;
+        assert_eq!(phase(&seen), "Succeeded", "{log} {seen}");
+        log
     }
 }
 

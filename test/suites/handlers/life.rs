@@ -1,8 +1,8 @@
 //! What runs, and how it is spoken to.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
+use e2e::cgroups;
 use e2e::image::catalog::BUSYBOX;
 use e2e::spec::{Container, PodConfig, container, script, sleeper};
 use e2e::world::World;
@@ -98,25 +98,6 @@ pub async fn an_input_that_is_not_wanted_is_empty(world: &mut World, handler: &s
     node.cri.stop(&id, 0).await.unwrap();
 }
 
-/// The content of a file of the container's cgroup, in whichever hierarchy has it.
-fn cgroup_file(id: &str, name: &str) -> Option<String> {
-    fn walk(folder: &Path, id: &str, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if entry.file_name().to_string_lossy().contains(id) {
-                    found.push(entry.path());
-                } else {
-                    walk(&entry.path(), id, found);
-                }
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(Path::new("/sys/fs/cgroup"), id, &mut found);
-    let read = |folder: PathBuf| fs::read_to_string(folder.join(name)).ok();
-    found.into_iter().find_map(read).map(|text| text.trim().to_owned())
-}
-
 pub async fn limits_are_in_force(world: &mut World, handler: &str) {
     let node = node(world, handler).await;
     let pod = pod(node, handler).await;
@@ -126,12 +107,12 @@ pub async fn limits_are_in_force(world: &mut World, handler: &str) {
         limits.cpu_period = 100_000;
     });
     let id = node.run(&pod, &config).await;
-    let file = |old: &str, new: &str| cgroup_file(&id, old).or_else(|| cgroup_file(&id, new));
+    let file = |old: &str, new: &str| cgroups::file(&id, old).or_else(|| cgroups::file(&id, new));
     assert_eq!(file("memory.limit_in_bytes", "memory.max").unwrap(), "67108864");
     assert!(file("cpu.cfs_quota_us", "cpu.max").unwrap().starts_with("50000"));
     // Devices are fenced by the cgroup; what else runs is in it, too.
     assert_eq!(node.sh(&id, "head -c 1 /dev/zero | wc -c").await, "1");
-    let processes = cgroup_file(&id, "cgroup.procs").unwrap();
+    let processes = cgroups::file(&id, "cgroup.procs").unwrap();
     assert!(!processes.is_empty());
 }
 

@@ -1,6 +1,6 @@
 //! Security contexts.
 
-use e2e::kubelet::manifest::{container, phase, pod, ready, server, shell};
+use e2e::kubelet::manifest::{container, pod, ready, server, shell};
 use e2e::kubelet::suite::{Stage, Test};
 use e2e::together;
 use serde_json::{Value, json};
@@ -15,17 +15,6 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-async fn printed(stage: &Stage, mut pod: Value) -> String {
-    let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
-    pod["spec"]["restartPolicy"] = json!("Never");
-    stage.kubelet.apply(&pod);
-    let done = |pod: &Value| ["Succeeded", "Failed"].contains(&phase(pod));
-    let seen = stage.kubelet.until(&name, "done", done).await;
-    let log = stage.kubelet.api.said(&format!("/containerLogs/default/{name}-node/main")).await;
-    assert_eq!(phase(&seen), "Succeeded", "{log} {seen}");
-    log
-}
-
 async fn a_container_of_root_does_not_start_where_root_is_forbidden(stage: &Stage) {
     let mut forbidden = pod("no-root", &[shell("main", "id -u")]);
     forbidden["spec"]["securityContext"] = json!({ "runAsNonRoot": true });
@@ -38,7 +27,7 @@ async fn a_container_of_root_does_not_start_where_root_is_forbidden(stage: &Stag
     numbered["image"] = json!(e2e::image::catalog::USER_NUMBERED);
     let mut allowed = pod("numbered", &[numbered]);
     allowed["spec"]["securityContext"] = json!({ "runAsNonRoot": true });
-    assert_eq!(printed(stage, allowed).await, "1002\n");
+    assert_eq!(stage.printed(allowed).await, "1002\n");
 }
 
 async fn a_locked_down_container_can_do_little(stage: &Stage) {
@@ -49,7 +38,7 @@ async fn a_locked_down_container_can_do_little(stage: &Stage) {
         "runAsUser": 1000, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false,
         "capabilities": { "drop": ["ALL"] }, "seccompProfile": { "type": "RuntimeDefault" },
     });
-    let log = printed(stage, pod("locked", &[main])).await;
+    let log = stage.printed(pod("locked", &[main])).await;
     let nothing = "CapEff:0000000000000000\nNoNewPrivs:1\nSeccomp:2\n";
     let refused = "touch: /file: Read-only file system\nnot permitted\n";
     assert_eq!(log, format!("{nothing}{refused}"));
@@ -58,7 +47,7 @@ async fn a_locked_down_container_can_do_little(stage: &Stage) {
 async fn a_privileged_container_sees_the_hosts_devices(stage: &Stage) {
     let mut main = shell("main", "test -e /dev/kmsg && mount -t tmpfs x /tmp && echo may");
     main["securityContext"] = json!({ "privileged": true });
-    assert_eq!(printed(stage, pod("privileged", &[main])).await, "may\n");
+    assert_eq!(stage.printed(pod("privileged", &[main])).await, "may\n");
 }
 
 async fn containers_of_a_pod_see_each_others_processes_when_told_to(stage: &Stage) {

@@ -18,18 +18,6 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// Runs a pod to its end; what it printed.
-async fn printed(stage: &Stage, mut pod: Value) -> String {
-    let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
-    pod["spec"]["restartPolicy"] = json!("Never");
-    stage.kubelet.apply(&pod);
-    let done = |pod: &Value| ["Succeeded", "Failed"].contains(&phase(pod));
-    let seen = stage.kubelet.until(&name, "done", done).await;
-    let log = stage.kubelet.api.said(&format!("/containerLogs/default/{name}-node/main")).await;
-    assert_eq!(phase(&seen), "Succeeded", "{log} {seen}");
-    log
-}
-
 fn with(name: &str, script: &str, path: &str, volume: Value) -> Value {
     let mut main = shell("main", script);
     main["volumeMounts"] = json!([{ "name": "v", "mountPath": path }]);
@@ -48,14 +36,14 @@ async fn containers_of_a_pod_share_an_empty_folder(stage: &Stage) {
     main["volumeMounts"] = mount;
     let mut pod = pod("shared", &[writer, main]);
     pod["spec"]["volumes"] = json!([{ "name": "v", "emptyDir": {} }]);
-    assert_eq!(printed(stage, pod).await, "written\n");
+    assert_eq!(stage.printed(pod).await, "written\n");
 }
 
 async fn a_folder_in_memory_is_no_larger_than_its_limit(stage: &Stage) {
     let script = "mount | grep ' /v ' | cut -d' ' -f5; df -k /v | tail -n1 | awk '{print $2}'; \
          dd if=/dev/zero of=/v/full bs=64k 2>&1 | grep -o 'No space left'";
     let volume = json!({ "emptyDir": { "medium": "Memory", "sizeLimit": "2Mi" } });
-    let log = printed(stage, with("memory", script, "/v", volume)).await;
+    let log = stage.printed(with("memory", script, "/v", volume)).await;
     assert_eq!(log, "tmpfs\n2048\nNo space left\n");
 }
 
@@ -77,7 +65,7 @@ async fn files_and_folders_of_the_host_are_there_and_read_only_ones_stay_as_they
         { "name": "file", "hostPath": { "path": folder.join("file"), "type": "File" } },
         { "name": "folder", "hostPath": { "path": below, "type": "DirectoryOrCreate" } },
     ]);
-    let log = printed(stage, pod).await;
+    let log = stage.printed(pod).await;
     assert!(log.starts_with("of the host\n") && log.ends_with("written\n"), "{log}");
     assert!(log.contains("Read-only file system"), "{log}");
     assert_eq!(std::fs::read_to_string(folder.join("file")).unwrap(), "of the host\n");
@@ -95,13 +83,13 @@ async fn a_sub_path_of_a_volume_is_all_that_is_seen(stage: &Stage) {
     let mut pod = pod("sub-path", &[main]);
     pod["spec"]["initContainers"] = json!([fill]);
     pod["spec"]["volumes"] = json!([{ "name": "v", "emptyDir": {} }]);
-    assert_eq!(printed(stage, pod).await, "file\ntop\n");
+    assert_eq!(stage.printed(pod).await, "file\ntop\n");
 }
 
 async fn a_pod_reads_its_labels_from_a_file(stage: &Stage) {
     let items = json!([{ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } }]);
     let volume = json!({ "downwardAPI": { "items": items } });
-    let log = printed(stage, with("labelled", "cat /v/labels", "/v", volume)).await;
+    let log = stage.printed(with("labelled", "cat /v/labels", "/v", volume)).await;
     assert!(log.contains("app=\"labelled\""), "{log}");
 }
 
@@ -111,7 +99,7 @@ async fn a_volume_of_the_pods_group_can_be_written_by_its_user(stage: &Stage) {
     pod["spec"]["securityContext"] = json!({
         "runAsUser": 1234, "runAsGroup": 2345, "fsGroup": 3456, "supplementalGroups": [4567],
     });
-    let log = printed(stage, pod).await;
+    let log = stage.printed(pod).await;
     assert_eq!(log, "1234\n2345 3456 4567\n1234 3456\n");
 }
 

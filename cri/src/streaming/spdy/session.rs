@@ -107,7 +107,7 @@ impl Session {
             // A client that takes nothing need not know.
             drop(tokio::time::timeout(LOOK, told).await);
         }
-        writer.hang_up();
+        writer.peer.hang_up();
         ended
     }
 
@@ -119,7 +119,7 @@ impl Session {
             if let Err(ended) = self.frame(handler).await {
                 return ended;
             }
-            self.writer.count();
+            self.writer.peer.count();
         }
     }
 
@@ -246,17 +246,12 @@ impl Session {
 
     /// Reads more; it may take a while, unless nothing moves in either direction.
     async fn fill(&mut self) -> Result<(), Ended> {
-        loop {
-            let moved = self.writer.moved();
-            match tokio::time::timeout(self.limits.idle, self.input.fill()).await {
-                Ok(Ok(true)) => return Ok(()),
-                Ok(Ok(false)) => return Err(Ended::Closed),
-                Ok(Err(error)) => return Err(error.into()),
-                Err(_) if self.writer.moved() == moved => {
-                    return Err(Ended::Idle(self.limits.idle));
-                }
-                Err(_) => {}
-            }
+        let idle = self.limits.idle;
+        match self.writer.peer.hear(idle, self.input.fill()).await {
+            Some(Ok(true)) => Ok(()),
+            Some(Ok(false)) => Err(Ended::Closed),
+            Some(Err(error)) => Err(error.into()),
+            None => Err(Ended::Idle(idle)),
         }
     }
 }

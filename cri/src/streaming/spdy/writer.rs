@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::super::buffer::Buffer;
+use super::super::peer::Peer;
 use super::super::remote::Gone;
 use super::super::wire::WriteEnd;
 use super::{frame, header};
@@ -31,9 +31,8 @@ pub struct Writer {
     posted: Mutex<Vec<u8>>,
     mail: Notify,
     mailed: Notify,
-    moved: AtomicU64,
-    patience: Duration,
-    gone: watch::Sender<bool>,
+    /// Who is written to.
+    pub peer: Peer,
 }
 
 struct Out {
@@ -76,30 +75,8 @@ impl Writer {
             posted: Mutex::default(),
             mail: Notify::new(),
             mailed: Notify::new(),
-            moved: AtomicU64::new(0),
-            patience,
-            gone: watch::Sender::new(false),
+            peer: Peer::new(patience),
         }
-    }
-
-    /// Becomes true when the session has ended.
-    pub fn gone(&self) -> watch::Receiver<bool> {
-        self.gone.subscribe()
-    }
-
-    /// Ends the session for everybody who waits to write.
-    pub fn hang_up(&self) {
-        self.gone.send_replace(true);
-    }
-
-    /// How many frames have been moved, in either direction.
-    pub fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
-    }
-
-    /// Counts a frame that was read.
-    pub fn count(&self) {
-        self.moved.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Streams that are open on at least one side.
@@ -313,7 +290,7 @@ impl Writer {
 
     async fn write(&self, bytes: &[u8]) -> Result<(), Gone> {
         self.while_there(async { self.out.lock().await.write(bytes).await }).await?;
-        self.count();
+        self.peer.count();
         Ok(())
     }
 
@@ -322,18 +299,12 @@ impl Writer {
         &self,
         work: impl Future<Output = std::io::Result<T>>,
     ) -> Result<T, Gone> {
-        let mut gone = self.gone.subscribe();
-        let done = tokio::select! {
-            biased;
-            done = tokio::time::timeout(self.patience, work) => done,
-            _ = gone.wait_for(|gone| *gone) => return Err(Gone),
-        };
-        match done {
-            Ok(Ok(value)) => Ok(value),
+        match self.peer.while_there(work).await? {
+            Ok(value) => Ok(value),
             // The stream's end is not the session's.
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotConnected => Err(Gone),
-            Ok(Err(_)) | Err(_) => {
-                self.hang_up();
+            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => Err(Gone),
+            Err(_) => {
+                self.peer.hang_up();
                 Err(Gone)
             }
         }
@@ -424,7 +395,7 @@ mod tests {
         writer.accept(1, true).await.unwrap();
         writer.peer_reset(1);
         assert_eq!(writer.data(1, &mut Buffer::new(4), 4).await, Err(Gone));
-        assert!(!*writer.gone().borrow());
+        assert!(!*writer.peer.gone().borrow());
         assert_eq!(writer.streams(), 0);
     }
 
@@ -434,6 +405,6 @@ mod tests {
         let writer = Writer::new(Box::new(near), Duration::from_millis(20));
         writer.accept(1, true).await.unwrap();
         assert_eq!(writer.data(1, &mut Buffer::new(4096), 4096).await, Err(Gone));
-        assert!(*writer.gone().borrow());
+        assert!(*writer.peer.gone().borrow());
     }
 }

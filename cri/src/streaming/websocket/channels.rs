@@ -85,7 +85,7 @@ pub async fn serve(
         return;
     }
     let stdin = command.stdin.then_some(lines.stdin);
-    let remote = Remote { stdin, outlets, size: lines.size, gone: writer.gone() };
+    let remote = Remote { stdin, outlets, size: lines.size, gone: writer.peer.gone() };
     let outcome = carry_out(backend, order, remote).await;
     let verdict = version.verdict(&outcome);
     let told = writer.data(number(Channel::Error), verdict.as_bytes()).await;
@@ -120,7 +120,7 @@ impl Reader {
             }
         };
         tracing::debug!(%ended, "a WebSocket has ended");
-        self.writer.hang_up();
+        self.writer.peer.hang_up();
         ended
     }
 
@@ -147,13 +147,9 @@ impl Reader {
     /// The next message with data. Pings are answered on the way.
     async fn next(&mut self) -> Result<bytes::Bytes, Ended> {
         loop {
-            let moved = self.writer.moved();
-            let next = match tokio::time::timeout(self.idle, self.incoming.next()).await {
-                Ok(next) => next,
-                Err(_) if self.writer.moved() == moved => return Err(Ended::Idle(self.idle)),
-                Err(_) => continue,
-            };
-            self.writer.count();
+            let next = self.writer.peer.hear(self.idle, self.incoming.next()).await;
+            let next = next.ok_or(Ended::Idle(self.idle))?;
+            self.writer.peer.count();
             match next {
                 Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
                 // Channels of the old text protocol are not served; nobody says text in the others.

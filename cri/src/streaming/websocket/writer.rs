@@ -1,18 +1,17 @@
 //! The writing side of a WebSocket with channels.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
-use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::WebSocket;
+use crate::streaming::peer::Peer;
 use crate::streaming::remote::Gone;
 use crate::streaming::status::Version;
 
@@ -23,9 +22,8 @@ pub const CLOSE: u8 = 255;
 pub struct Writer {
     out: tokio::sync::Mutex<SplitSink<WebSocket, Message>>,
     version: Version,
-    moved: AtomicU64,
-    patience: Duration,
-    gone: watch::Sender<bool>,
+    /// Who is written to.
+    pub peer: Peer,
 }
 
 impl fmt::Debug for Writer {
@@ -37,33 +35,7 @@ impl fmt::Debug for Writer {
 impl Writer {
     /// Writes to a client that may take nothing for as long as `patience`.
     pub fn new(out: SplitSink<WebSocket, Message>, version: Version, patience: Duration) -> Self {
-        Self {
-            out: tokio::sync::Mutex::new(out),
-            version,
-            moved: AtomicU64::new(0),
-            patience,
-            gone: watch::Sender::new(false),
-        }
-    }
-
-    /// Becomes true when the connection has ended.
-    pub fn gone(&self) -> watch::Receiver<bool> {
-        self.gone.subscribe()
-    }
-
-    /// Ends the connection for everybody who waits to write.
-    pub fn hang_up(&self) {
-        self.gone.send_replace(true);
-    }
-
-    /// How many messages have been moved, in either direction.
-    pub fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
-    }
-
-    /// Counts a message that was read.
-    pub fn count(&self) {
-        self.moved.fetch_add(1, Ordering::Relaxed);
+        Self { out: tokio::sync::Mutex::new(out), version, peer: Peer::new(patience) }
     }
 
     /// Sends data on a channel.
@@ -86,18 +58,12 @@ impl Writer {
     }
 
     async fn send(&self, message: Message) -> Result<(), Gone> {
-        let mut gone = self.gone.subscribe();
         let sent = async { self.out.lock().await.send(message).await };
-        let sent = tokio::select! {
-            biased;
-            sent = tokio::time::timeout(self.patience, sent) => sent,
-            _ = gone.wait_for(|gone| *gone) => return Err(Gone),
-        };
-        if matches!(sent, Ok(Ok(()))) {
-            self.count();
+        if self.peer.while_there(sent).await?.is_ok() {
+            self.peer.count();
             return Ok(());
         }
-        self.hang_up();
+        self.peer.hang_up();
         Err(Gone)
     }
 }
