@@ -10,8 +10,9 @@ const OWN_PAGES: libc::c_int = 1 << 20;
 const KEPT: libc::c_int = 2 << 20;
 
 /// Heaps that threads share: by default glibc makes eight for each processor, and each keeps what was ever free in it.
+/// What is free at the end of any but the first is not given back by malloc_trim(3) either.
 #[cfg(target_env = "gnu")]
-const ARENAS: libc::c_int = 2;
+const ARENAS: libc::c_int = 1;
 
 /// Has glibc give back what it does not need (mallopt(3)). Its threshold for allocations with pages of their own rises by
 /// itself up to 32 MiB with what is freed, and stays where it is set. Other C libraries keep little anyway.
