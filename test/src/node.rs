@@ -256,6 +256,13 @@ impl Node {
         String::from_utf8_lossy(&answer.stdout).trim_end().to_owned()
     }
 
+    /// Waits until a [`sleeper`](crate::spec::sleeper) has its trap, without which a first process has no signal: it has
+    /// when it waits.
+    pub async fn sleeps(&self, id: &str) {
+        let waits = "grep -q wait /proc/1/wchan || ps | grep -q '[s]leep 3600'";
+        self.sh(id, &format!("until {waits}; do :; done")).await;
+    }
+
     /// Stops and removes all pods.
     pub async fn clear(&self) -> Answer<()> {
         for pod in self.cri.pods(None).await? {

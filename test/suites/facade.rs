@@ -91,6 +91,7 @@ async fn an_agent_that_knows_containerd_is_told_labels_image_environment_and_pid
     assert_eq!(process.status(), TaskStatus::Running);
     let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).unwrap();
     assert!(cgroup.contains(&id), "the pid is the container's: {cgroup}");
+    node.sleeps(&id).await;
     node.cri.stop(&id, 5).await.unwrap();
     let process = tasks.get(request()).await.unwrap().into_inner().process.unwrap();
     assert_eq!((process.status(), process.exit_status), (TaskStatus::Stopped, 0));

@@ -58,6 +58,8 @@ enum State {
 #[derive(Debug)]
 struct Open {
     files: Kept,
+    /// It is below the one that is read together with it; cgroups do not move.
+    below: Option<bool>,
     last: Option<(Instant, Arc<Sample>)>,
     /// When everything of it was read.
     whole: Option<Instant>,
@@ -67,7 +69,7 @@ struct Open {
 
 impl Meter {
     /// What the cgroup uses now; `find` says where it is when that is not known yet. With a new sample of the cgroup
-    /// `above` not everything is read. Blocks for some microseconds.
+    /// that should be `above`, if it is, not everything is read. Blocks for some microseconds.
     pub fn sample(
         &self,
         above: Option<&Sample>,
@@ -82,8 +84,12 @@ impl Meter {
         }
         let now = Instant::now();
         let whole = open.whole.is_none_or(|when| now - when >= WHOLE_INTERVAL);
+        let above = above.filter(|above| {
+            *open.below.get_or_insert_with(|| open.files.places().is_below(&above.cgroup))
+        });
         let known = open.last.as_ref().map(|(_, sample)| &**sample);
         let mut sample = Sample::read(&mut open.files, known, whole, above);
+        sample.cgroup = Arc::clone(open.files.places());
         if whole {
             open.whole = Some(now);
         }
@@ -154,9 +160,13 @@ impl Meter {
 impl State {
     fn open(&mut self, find: impl FnOnce() -> Option<Places>) -> Option<&mut Open> {
         if matches!(self, Self::Unopened) {
-            let files = Kept::new(find()?);
-            *self =
-                Self::Open(Box::new(Open { files, last: None, whole: None, descriptors: None }));
+            *self = Self::Open(Box::new(Open {
+                files: Kept::new(find()?),
+                below: None,
+                last: None,
+                whole: None,
+                descriptors: None,
+            }));
         }
         match self {
             Self::Open(open) => Some(open),

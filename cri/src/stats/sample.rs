@@ -5,9 +5,10 @@
 //! all, memory.stat, is not among that. And where nothing at all has happened in a cgroup, nothing has in those below it:
 //! of the containers of a pod that does nothing no file is read.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sys::cgroup::{Files, Memory, Pressure, Stall};
+use sys::cgroup::{Files, Memory, Places, Pressure, Stall};
 
 use crate::clock::Nanos;
 
@@ -46,6 +47,8 @@ pub struct Sample {
     pub swap_limit: Option<u64>,
     /// Who waited for a device.
     pub io_pressure: Option<Pressure>,
+    /// Where it was read.
+    pub cgroup: Arc<Places>,
     /// How old all this is.
     pub age: Age,
     /// How old what it says of pressure is: of CPU, memory and devices.
@@ -79,7 +82,7 @@ const PRESSURES: [&str; 3] = ["cpu.pressure", "memory.pressure", "io.pressure"];
 
 impl Sample {
     /// Reads a cgroup. What has not changed since a sample that is `known` is taken from there, unless it is to be read
-    /// whole; `above` is a new sample of the cgroup above.
+    /// whole; `above` is a new sample of a cgroup that this one is below.
     pub fn read(
         files: &mut impl Files,
         known: Option<&Self>,

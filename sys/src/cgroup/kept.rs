@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -46,7 +46,7 @@ const LONGEST: usize = 1 << 20;
 /// A descriptor does not keep a cgroup from being removed; reading then says that there is nothing.
 #[derive(Debug)]
 pub struct Kept {
-    places: Places,
+    places: Arc<Places>,
     files: Vec<Slot>,
     /// By controller: a cgroup gets no new files.
     names: Vec<(String, Vec<String>)>,
@@ -91,12 +91,12 @@ impl Kept {
     /// A cgroup; nothing is opened yet.
     #[must_use]
     pub fn new(places: Places) -> Self {
-        Self { places, files: Vec::new(), names: Vec::new() }
+        Self { places: Arc::new(places), files: Vec::new(), names: Vec::new() }
     }
 
     /// Where it is.
     #[must_use]
-    pub fn places(&self) -> &Places {
+    pub fn places(&self) -> &Arc<Places> {
         &self.places
     }
 

@@ -85,6 +85,20 @@ impl Places {
         self.unified().or_else(legacy)
     }
 
+    /// Whether it is below another cgroup in every hierarchy that it is in.
+    #[must_use]
+    pub fn is_below(&self, other: &Self) -> bool {
+        let is_below = |own: &Path, other: Option<&PathBuf>| {
+            other.is_some_and(|other| own != other && own.starts_with(other))
+        };
+        let legacy = |names: &str| {
+            let same = other.legacy.iter().find(|(own, _)| own == names);
+            same.map(|(_, path)| path)
+        };
+        self.unified.iter().all(|own| is_below(own, other.unified.as_ref()))
+            && self.legacy.iter().all(|(names, own)| is_below(own, legacy(names)))
+    }
+
     /// Whether the cgroup is there, in any hierarchy.
     #[must_use]
     pub fn exist(&self) -> bool {
@@ -130,6 +144,22 @@ mod tests {
         assert_eq!((places.legacy("cpu"), places.legacy("cpuacct")), (Some(cpu), Some(cpu)));
         assert_eq!(places.legacy("memory"), Some(Path::new("/sys/fs/cgroup/memory/pod1/abc")));
         assert_eq!(places.legacy("freezer"), None);
+    }
+
+    #[test]
+    fn a_cgroup_is_below_another_if_it_is_so_in_all_hierarchies() {
+        let parse = |text: &str| Places::parse(text, "c", false).unwrap();
+        let pod = parse("5:cpu,cpuacct:/pod/c\n4:memory:/pod/c\n0::/pod/c\n");
+        let container = |text: &str| Places::parse(text, "own", false).unwrap();
+        assert!(container("5:cpu,cpuacct:/pod/c/own\n4:memory:/pod/c/own\n").is_below(&pod));
+        assert!(container("4:memory:/pod/c/own\n0::/pod/c/own\n").is_below(&pod));
+        assert!(!container("4:memory:/pod/own\n0::/pod/c/own\n").is_below(&pod));
+        assert!(!container("4:memory:/pod/c/own\n3:pids:/pod/c/own\n").is_below(&pod));
+        assert!(!pod.is_below(&pod));
+        let alone = Places::parse("0::/pod/c\n", "c", true).unwrap();
+        let inside = Places::parse("0::/pod/c/own.scope\n", "own", true).unwrap();
+        let beside = Places::parse("0::/pod/cc/own.scope\n", "own", true).unwrap();
+        assert!(inside.is_below(&alone) && !beside.is_below(&alone));
     }
 
     #[test]

@@ -15,9 +15,7 @@ pub async fn a_container_is_asked_to_end_and_then_killed(world: &mut World, hand
     let node = node(world, handler).await;
     let pod = pod(node, handler).await;
     let id = node.run(&pod, &sleeper("polite")).await;
-    // Its trap is set when it waits.
-    node.sh(&id, "until grep -q wait /proc/1/wchan || ps | grep -q '[s]leep 3600'; do :; done")
-        .await;
+    node.sleeps(&id).await;
     node.cri.stop(&id, 20).await.unwrap();
     assert_eq!(node.exit(&id).await.exit_code, 0);
     let config = script("stubborn", "trap '' TERM; echo ready; while :; do sleep 1; done");

@@ -75,7 +75,9 @@ impl Case {
             // What cannot be executed is as good: its process was there.
             drop(self.exec_args(&format!("x{number}"), args.clone()));
         }
-        assert_eq!(self.exec("stop", "touch /stop").0, 0);
+        // The attacker may have seen it and taken the exec with it before that has ended by itself.
+        let stopped = self.exec("stop", "touch /stop").0;
+        assert!([0, 137].contains(&stopped), "{stopped}");
         let _exit = self.block(self.shim().wait()).unwrap();
         let said = self.output();
         println!("{}", said.lines().last().unwrap_or_default());
