@@ -92,18 +92,18 @@ impl Hierarchy {
         for step in parents {
             path.push(step);
             match fs::create_dir(&path) {
-                Ok(()) => self.inherit_cpuset(&path)?,
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                     return Err(Failure::os("create cgroup", path.display().to_string(), error));
                 }
+                // Also where it was there: another container's may have been made just now.
+                _ => self.inherit_cpuset(&path)?,
             }
             self.enable(&path, &needed)?;
         }
         Ok(())
     }
 
-    /// Version 1: a cpuset without CPUs takes no process, and a new one has none.
+    /// Version 1: a cpuset without CPUs takes no process, and a new one has none. What it has is left as it is.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -115,6 +115,9 @@ impl Hierarchy {
             let file = path.join(name);
             let fail =
                 |error: std::io::Error| Failure::os("write", file.display().to_string(), error);
+            if !fs::read_to_string(&file).map_err(fail)?.trim_end().is_empty() {
+                continue;
+            }
             let above = path.parent().unwrap_or(path).join(name);
             let inherited = fs::read_to_string(above).map_err(fail)?;
             write_file(&file, inherited.trim_end()).map_err(fail)?;
@@ -157,4 +160,35 @@ impl Hierarchy {
 
 fn magic(path: &Path) -> Option<i64> {
     rustix::fs::statfs(path).ok().map(|found| found.f_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_that_somebody_else_has_just_made_gets_its_cpus_and_one_that_has_some_keeps_them() {
+        let folder = std::env::temp_dir().join(format!("wherry-cpuset-{}", std::process::id()));
+        let cpuset = Hierarchy {
+            name: "cpuset".into(),
+            mount_point: folder.clone(),
+            version: Version::V1,
+            controllers: vec!["cpuset".into()],
+        };
+        let file = |path: &str, name: &str| folder.join(path).join(name);
+        for (path, cpus, mems) in
+            [("", "0-3\n", "0\n"), ("kept", "1\n", "\n"), ("kept/new", "\n", "\n")]
+        {
+            fs::create_dir_all(folder.join(path)).unwrap();
+            fs::write(file(path, "cpuset.cpus"), cpus).unwrap();
+            fs::write(file(path, "cpuset.mems"), mems).unwrap();
+        }
+        cpuset.prepare_parents(Path::new("kept/new/container"), Vec::new()).unwrap();
+        let read = |path: &str, name: &str| fs::read_to_string(file(path, name)).unwrap();
+        for path in ["kept", "kept/new"] {
+            assert_eq!(read(path, "cpuset.cpus").trim_end(), "1", "{path}");
+            assert_eq!(read(path, "cpuset.mems").trim_end(), "0", "{path}");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }
